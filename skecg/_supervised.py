@@ -1,0 +1,716 @@
+"""ECGClassifier (signals, end to end) and HeadClassifier (embeddings)."""
+
+import copy
+from abc import ABCMeta, abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import expit, logit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import nn
+
+from ._embedder import TRAINING_CONSTRAINTS, ECGSelfSupervisedEmbedder
+from ._training import (
+    CallbackSupportMixin,
+    Plan,
+    Signals,
+    apply_network,
+    build_seeded,
+    draw_seed,
+    fit_network,
+    load_module_state,
+    module_state,
+    resolve_device,
+    with_callbacks,
+)
+from ._validation import validate_ecg
+from .heads import Head, LinearHead
+
+
+class _NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+    """Labels, class weights, validation split and predictions, shared by the classifiers."""
+
+    _parameter_constraints = {
+        "head": [Head, HasMethods(["build"]), None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        **TRAINING_CONSTRAINTS,
+    }
+
+    @abstractmethod
+    def _logits(self, X):
+        """(n_samples, n_outputs) of validated X."""
+
+    @abstractmethod
+    def _validate(self, X, reset):
+        """X as the estimator works on it."""
+
+    def _encode_labels(self, X, y):
+        """Learn the classes; y as what the loss takes."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None. Pretraining without labels is "
+                "ECGSelfSupervisedEmbedder's."
+            )
+        self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
+        if self._multilabel:
+            y = check_array(y, dtype=None, input_name="y")
+            self.classes_ = np.arange(y.shape[1])
+        else:
+            y = column_or_1d(y, warn=True)
+            assert_all_finite(y, input_name="y")
+            check_classification_targets(y)
+            self.classes_ = np.unique(y)
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"{type(self).__name__} needs samples of at least 2 classes; y holds 1 class ({self.classes_[0]!r})."
+                )
+        check_consistent_length(X, y)
+        return self._encode_known_labels(y)
+
+    def _encode_known_labels(self, y):
+        if self._multilabel:
+            return np.asarray(y, dtype=np.float32)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y_val holds classes that y does not: {', '.join(map(str, unknown))}.")
+        codes = np.searchsorted(self.classes_, y)
+        return codes.astype(np.float32)[:, None] if len(self.classes_) == 2 else codes.astype(np.int64)
+
+    def _loss_weights(self, target):
+        """Weights of negatives and positives per output (2, n_outputs), or of classes (n_classes,); mean 1."""
+        n = len(target)
+        if self.class_weight is None:
+            return None
+        if target.ndim == 1:
+            weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[target])
+            return torch.tensor(weight / weight[target].mean(), dtype=torch.float32)
+        if self._multilabel and self.class_weight != "balanced":
+            raise ValueError(
+                f"class_weight={self.class_weight!r}: multi-label targets take class_weight='balanced' or None."
+            )
+        n_positive = target.sum(axis=0)
+        if self.class_weight == "balanced":
+            weight = n / (2 * np.maximum(1, np.stack([n - n_positive, n_positive])))
+        else:
+            codes = target[:, 0].astype(int)
+            weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[codes])[:, None]
+        mean = (weight[0] * (n - n_positive) + weight[1] * n_positive) / n
+        return torch.tensor(weight / np.maximum(mean, 1e-12), dtype=torch.float32)
+
+    def _prior_logits(self, target, weights):
+        """Logits of the weighted class frequencies, at which an untrained head starts."""
+        if target.ndim == 1:
+            frequency = np.bincount(target, minlength=len(self.classes_)) * (1 if weights is None else weights.numpy())
+            return torch.tensor(np.log(np.maximum(frequency / frequency.sum(), 1e-4)), dtype=torch.float32)
+        negative, positive = (1, 1) if weights is None else weights.double().numpy()
+        positive = positive * target.sum(axis=0, dtype=np.float64)
+        share = positive / (positive + negative * (len(target) - target.sum(axis=0)))
+        return torch.tensor(logit(np.clip(share, 1e-4, 1 - 1e-4)), dtype=torch.float32)
+
+    def _n_outputs(self):
+        return 1 if len(self.classes_) == 2 and not self._multilabel else len(self.classes_)
+
+    def _split(self, target, groups, rng):
+        """Row indices to train on and to watch; patients stay together."""
+        n = len(target)
+        if not self.early_stopping:
+            return np.arange(n), None
+        rows = np.arange(n)
+        if groups is not None:
+            if len(np.unique(groups)) < 2:
+                raise ValueError(
+                    "early_stopping=True sets patients apart, but groups names a single one. Pass X_val and y_val."
+                )
+            splitter = GroupShuffleSplit(1, test_size=self.validation_fraction, random_state=rng)
+        else:
+            codes = target if target.ndim == 1 else target[:, 0]
+            counts = np.unique(codes, return_counts=True)[1]
+            n_valid = int(np.ceil(self.validation_fraction * n))
+            stratify = not self._multilabel and counts.min() >= 2 and len(counts) <= min(n_valid, n - n_valid)
+            splitter = (StratifiedShuffleSplit if stratify else ShuffleSplit)(
+                1, test_size=self.validation_fraction, random_state=rng
+            )
+            target = codes
+        return next(splitter.split(rows, target if groups is None else None, groups))
+
+    def _start_head(self, target, seed):
+        """The head's module, starting at the class frequencies if it can, and the loss weights."""
+        weights = self._loss_weights(target)
+        head = build_seeded(self._build_head, seed)
+        if hasattr(head, "start_at"):
+            head.start_at(self._prior_logits(target, weights))
+        return head, weights
+
+    def _fit_head(self, module, data, valid, seed, context, X, y):
+        """Train ``module`` and keep the history."""
+        plan = Plan(
+            max_epochs=self.max_epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay, warmup=self.warmup, gradient_clip=self.gradient_clip,
+            precision=self.precision, device=self.device, deterministic=self.deterministic, seed=seed,
+            n_iter_no_change=self.n_iter_no_change if self.early_stopping else None,
+            callbacks=self.callbacks, verbose=self.verbose, label="train",
+        )
+        return fit_network(
+            module, data, plan, valid=valid, context=context, estimator=self, hook_data={"X": X, "y": y}
+        )
+
+    def _begin_callbacks(self, X, y):
+        if not hasattr(self, "_init_callback_context"):
+            return None
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        return context
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), (n_samples, n_labels), or (n_samples,) for two classes
+        """
+        check_is_fitted(self)
+        logits = self._logits(self._validate(X, reset=False))
+        return logits[:, 0] if self._n_outputs() == 1 and not self._multilabel else logits
+
+    def predict_proba(self, X):
+        """Probabilities.
+
+        Parameters
+        ----------
+        X : array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            Rows sum to one for classes; for multi-label targets, each label's own probability.
+        """
+        logits = self.decision_function(X).astype(np.float64)
+        if self._multilabel:
+            return expit(logits)
+        if logits.ndim == 1:
+            positive = expit(logits)
+            return np.stack([1 - positive, positive], axis=1)
+        return softmax(logits, axis=1)
+
+    def predict(self, X):
+        """Most probable class; for multi-label targets, labels of probability above 0.5.
+
+        Parameters
+        ----------
+        X : array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        """
+        logits = self.decision_function(X)
+        if self._multilabel:
+            return (logits > 0).astype(int)
+        codes = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
+        return self.classes_[codes]
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        if "head_network_" in state:
+            state["head_network_"] = module_state(state["head_network_"])
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "head_network_" in state:
+            head = build_seeded(self._build_head, 0)
+            self.head_network_ = load_module_state(head, state["head_network_"])
+
+    @abstractmethod
+    def _n_head_inputs(self):
+        """Width of the vectors that the head takes."""
+
+    def _build_head(self):
+        """A freshly initialised module of ``head_``."""
+        module = self.head_.build(self._n_head_inputs(), self._n_outputs())
+        module.input = self.head_.input
+        return module
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class ECGClassifier(_NetworkClassifier):
+    """Classify ECGs with a pretrained network, fine-tuned end to end.
+
+    ``fit`` pretrains a clone of ``embedder`` (on ``X_unlabeled`` if given), puts ``head`` on its network, and trains with
+    labels. A pretrained embedder is kept as it is inside :class:`~sklearn.frozen.FrozenEstimator`: the classifier then
+    starts from its weights and never changes the original. A plain embedder is pretrained again in every fit, which
+    is what keeps cross-validation free of leaks.
+
+    Parameters
+    ----------
+    embedder : ECGSelfSupervisedEmbedder or FrozenEstimator, default=None
+        None: ``ECGSelfSupervisedEmbedder()``. With ``max_epochs=0`` it is the same network from scratch. Its ``crop_size``
+        applies to training with labels too; logits are averaged over the crops of a window.
+    head : Head, default=None
+        None: :class:`~skecg.heads.LinearHead`.
+    trainable : {"all", "head"} or int, default="all"
+        What the labels train: everything, the head, or the head and the network's top ``k`` blocks.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss. Multi-label targets: "balanced" weights each label's positives.
+    early_stopping : bool, default=False
+        Stop when the loss on validation samples has not fallen for ``n_iter_no_change`` epochs, and keep the best
+        epoch's weights. The validation samples are ``X_val`` if given, else ``validation_fraction`` of the patients in
+        ``groups``, or of the samples without groups.
+    validation_fraction : float, default=0.1
+        Share set apart for ``early_stopping``.
+    n_iter_no_change : int, default=10
+        Patience of ``early_stopping``.
+    max_epochs : int, default=30
+        Passes over the labelled samples.
+    batch_size : int, default=32
+        Samples per update, at most.
+    learning_rate : float, default=1e-3
+        Peak learning rate of AdamW.
+    weight_decay : float, default=0.05
+        Decoupled weight decay of matrices.
+    warmup : float, default=0.1
+        Share of the updates in which the learning rate rises linearly, before it falls to zero as a cosine.
+    gradient_clip : float, default=1.0
+        Largest norm of the gradient. None: not clipped.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of training; see :class:`ECGSelfSupervisedEmbedder`.
+    device : str, default="auto"
+        Torch device.
+    callbacks : list of skorch callbacks, default=None
+        Take part in training with labels.
+    deterministic : bool, default=False
+        Train on one CPU thread.
+    verbose : int, default=0
+        1 shows a progress bar over the epochs, 2 prints a line for each as well.
+    random_state : int, RandomState or None, default=None
+        Seed of everything in ``fit``, and of the embedder where that has none of its own.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Class labels; label indices for multi-label targets.
+    embedder_ : ECGSelfSupervisedEmbedder
+        Holds the fine-tuned network: ``embedder_.transform`` gives the fine-tuned embedding.
+    head_ : Head
+        Clone of ``head``.
+    head_network_ : torch.nn.Module
+        The trained head.
+    history_ : list of dict
+        One entry per epoch of training with labels; that of pretraining is ``embedder_.history_``.
+    n_leads_in_, n_times_in_, n_features_in_ : int
+        Shape of one sample; size of X's second axis.
+
+    Examples
+    --------
+    >>> from skecg import ECGClassifier, ECGSelfSupervisedEmbedder
+    >>> from skecg.datasets import make_ecg
+    >>> from skecg.encoders import PatchTransformer
+    >>> X, y, groups = make_ecg(32, duration=2.0, random_state=0)
+    >>> embedder = ECGSelfSupervisedEmbedder(PatchTransformer(embed_dim=32, depth=1), max_epochs=1)
+    >>> clf = ECGClassifier(embedder, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X[:5]).shape == (5, len(clf.classes_))
+    True
+    """
+
+    _parameter_constraints = {
+        **_NetworkClassifier._parameter_constraints,
+        "embedder": [ECGSelfSupervisedEmbedder, FrozenEstimator, None],
+        "trainable": [StrOptions({"all", "head"}), Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self, embedder=None, head=None, trainable="all", *, class_weight=None, early_stopping=False,
+        validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, batch_size=32, learning_rate=1e-3,
+        weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto", device="auto", callbacks=None,
+        deterministic=False, verbose=0, random_state=None,
+    ):
+        self.embedder = embedder
+        self.head = head
+        self.trainable = trainable
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.gradient_clip = gradient_clip
+        self.precision = precision
+        self.device = device
+        self.callbacks = callbacks
+        self.deterministic = deterministic
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @with_callbacks
+    def fit(self, X, y, groups=None, X_unlabeled=None, X_val=None, y_val=None):
+        """Pretrain, then train with labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_leads, n_times) or (n_samples, n_times)
+            Labelled signals in millivolt.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels of any type, or a multi-label indicator matrix.
+        groups : array-like of shape (n_samples,), default=None
+            Patients; those of the validation samples are not trained on. Also passed to pretraining, unless
+            that is on ``X_unlabeled``.
+        X_unlabeled : array-like of shape (n_unlabeled, n_leads, n_times), default=None
+            What to pretrain on in place of X; put X's signals in as well if pretraining should see them.
+        X_val, y_val : array-like, default=None
+            Validation samples, for ``early_stopping`` and the ``valid_loss`` of ``history_``. In a Pipeline, earlier steps
+            transform X_val only under ``Pipeline(transform_input=["X_val"])``.
+
+        Returns
+        -------
+        self : ECGClassifier
+        """
+        self._validate_params()
+        X = validate_ecg(self, X, reset=True, min_samples=2, min_times=2)
+        target = self._encode_labels(X, y)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val belong together; only one of them was given.")
+        rng = check_random_state(self.random_state)
+        seed = draw_seed(rng)
+        context = self._begin_callbacks(X, y)
+        self.embedder_ = self._fit_embedder(X, groups, X_unlabeled, seed)
+        self.head_ = LinearHead() if self.head is None else clone(self.head)
+        network = self.embedder_.network_
+
+        rows, valid_rows = self._split(target, groups, rng) if X_val is None else (np.arange(len(X)), None)
+        on_embeddings = self.trainable == "head" and self.head_.input == "embedding"
+        head, weights = self._start_head(target[rows], seed)
+        module = _SupervisedModule(None if on_embeddings else network, head, self.trainable, weights)
+
+        def signals(X, target):
+            if on_embeddings:
+                return Signals(self.embedder_.transform(X), y=target)
+            return Signals(X, self.embedder_.encoder_, y=target, crop_size=self.embedder_.crop_size)
+
+        if X_val is not None:
+            X_val = self._validate(X_val, reset=False)
+            check_consistent_length(X_val, y_val)
+            train, valid = signals(X, target), signals(X_val, self._encode_known_labels(np.asarray(y_val)))
+        elif valid_rows is None:
+            train, valid = signals(X, target), None
+        else:
+            both = signals(X, target)
+            train, valid = _Rows(both, rows), _Rows(both, valid_rows)
+        self.history_ = self._fit_head(module, train, valid, seed, context, X, y)
+        self.head_network_ = head.eval()
+        network.requires_grad_(True).eval()
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def _fit_embedder(self, X, groups, X_unlabeled, seed):
+        """A fitted embedder of this classifier's own."""
+        if isinstance(self.embedder, FrozenEstimator):
+            if X_unlabeled is not None:
+                raise ValueError(
+                    "X_unlabeled was given, but the embedder is frozen and would not see it. Pass the embedder itself to "
+                    "pretrain, or leave X_unlabeled out."
+                )
+            embedder = self.embedder.estimator
+            if not isinstance(embedder, ECGSelfSupervisedEmbedder):
+                raise ValueError(
+                    f"The frozen estimator is a {type(embedder).__name__}; ECGClassifier needs an "
+                    "ECGSelfSupervisedEmbedder. Other transformers go into a Pipeline before a HeadClassifier."
+                )
+            check_is_fitted(embedder, msg=(
+                "FrozenEstimator holds an %(name)s that is not fitted. Fit it first, or pass it without FrozenEstimator."
+            ))
+            validate_ecg(embedder, X, reset=False, any_length=embedder.encoder_.any_length)
+            embedder = copy.deepcopy(embedder)  # its network is about to be trained
+            embedder.n_times_in_, embedder.n_features_in_, embedder._ndim_in = (
+                self.n_times_in_, self.n_features_in_, self._ndim_in
+            )
+            return embedder.set_params(output="embedding")
+        embedder = ECGSelfSupervisedEmbedder() if self.embedder is None else clone(self.embedder)
+        embedder.set_params(output="embedding")
+        if embedder.random_state is None:
+            embedder.set_params(random_state=seed)
+        if X_unlabeled is None:
+            return embedder.fit(X, groups=groups)
+        embedder.fit(X_unlabeled)
+        validate_ecg(embedder, X, reset=False, any_length=embedder.encoder_.any_length)
+        return embedder
+
+    def _validate(self, X, reset):
+        return validate_ecg(self, X, reset=reset)
+
+    def _n_head_inputs(self):
+        return self.embedder_.network_.n_features
+
+    def _logits(self, X):
+        device = resolve_device(self.device)
+        network, head = self.embedder_.network_.to(device), self.head_network_.to(device)
+        return apply_network(
+            lambda batch: _apply_head(network, head, batch), X, self.embedder_.encoder_, device=device,
+            crop_size=self.embedder_.crop_size,
+        )
+
+
+class HeadClassifier(_NetworkClassifier):
+    """Classify embeddings with a head, trained by the same loop as :class:`ECGClassifier`.
+
+    The step after an embedder in a Pipeline: on vectors, or with ``output="tokens"`` on sequences.
+
+    Parameters
+    ----------
+    head : Head, default=None
+        None: :class:`~skecg.heads.LinearHead`, which takes the mean of a sequence.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss. Multi-label targets: "balanced" weights each label's positives.
+    early_stopping : bool, default=False
+        Stop when the loss on validation samples has not fallen for ``n_iter_no_change`` epochs, and keep the best
+        epoch's weights. Validation samples are ``validation_fraction`` of the patients in ``groups``, or of the samples.
+    validation_fraction : float, default=0.1
+        Share set apart for ``early_stopping``.
+    n_iter_no_change : int, default=10
+        Patience of ``early_stopping``.
+    max_epochs : int, default=50
+        Passes over the samples.
+    batch_size : int, default=32
+        Samples per update, at most.
+    learning_rate : float, default=1e-2
+        Peak learning rate of AdamW.
+    weight_decay : float, default=0.05
+        Decoupled weight decay of matrices.
+    warmup : float, default=0.1
+        Share of the updates in which the learning rate rises linearly, before it falls to zero as a cosine.
+    gradient_clip : float, default=1.0
+        Largest norm of the gradient. None: not clipped.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of training; see :class:`ECGSelfSupervisedEmbedder`.
+    device : str, default="auto"
+        Torch device.
+    callbacks : list of skorch callbacks, default=None
+        Take part in training.
+    deterministic : bool, default=False
+        Train on one CPU thread.
+    verbose : int, default=0
+        1 shows a progress bar over the epochs, 2 prints a line for each as well.
+    random_state : int, RandomState or None, default=None
+        Seed of initialisation, batch order and the validation split.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Class labels; label indices for multi-label targets.
+    head_ : Head
+        Clone of ``head``.
+    head_network_ : torch.nn.Module
+        The trained head.
+    history_ : list of dict
+        One entry per epoch.
+    n_features_in_ : int
+        Size of X's second axis.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skecg import HeadClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> HeadClassifier(random_state=0).fit(X, y).score(X, y) > 0.9
+    True
+    """
+
+    _parameter_constraints = _NetworkClassifier._parameter_constraints
+
+    def __init__(
+        self, head=None, *, class_weight=None, early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
+        max_epochs=50, batch_size=32, learning_rate=1e-2, weight_decay=0.05, warmup=0.1, gradient_clip=1.0,
+        precision="auto", device="auto", callbacks=None, deterministic=False, verbose=0, random_state=None,
+    ):
+        self.head = head
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.gradient_clip = gradient_clip
+        self.precision = precision
+        self.device = device
+        self.callbacks = callbacks
+        self.deterministic = deterministic
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @with_callbacks
+    def fit(self, X, y, groups=None):
+        """Train the head.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_tokens, n_features)
+            Embeddings. In sequences, absent tokens are rows of NaN.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels of any type, or a multi-label indicator matrix.
+        groups : array-like of shape (n_samples,), default=None
+            Patients; ``early_stopping`` sets some of them apart.
+
+        Returns
+        -------
+        self : HeadClassifier
+        """
+        self._validate_params()
+        X = self._validate(X, reset=True)
+        target = self._encode_labels(X, y)
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+        rng = check_random_state(self.random_state)
+        seed = draw_seed(rng)
+        context = self._begin_callbacks(X, y)
+        self.head_ = LinearHead() if self.head is None else clone(self.head)
+        rows, valid_rows = self._split(target, groups, rng)
+        head, weights = self._start_head(target[rows], seed)
+        module = _SupervisedModule(None, head, "head", weights)
+        data = Signals(X, y=target)
+        self.history_ = self._fit_head(
+            module, _Rows(data, rows), None if valid_rows is None else _Rows(data, valid_rows), seed, context, X, y
+        )
+        self.head_network_ = head.eval()
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def _validate(self, X, reset):
+        X = validate_data(
+            self, X, reset=reset, dtype=[np.float32, np.float64], allow_nd=True, ensure_min_samples=2 if reset else 1,
+            ensure_all_finite="allow-nan" if getattr(X, "ndim", 2) == 3 else True,
+        )
+        if X.ndim > 3:
+            raise ValueError(
+                f"X has shape {X.shape}; expected (n_samples, n_features) or (n_samples, n_tokens, n_features)."
+            )
+        if X.ndim == 3:
+            missing = np.isnan(X)
+            if (missing.any(axis=2) != missing.all(axis=2)).any() or missing.all(axis=(1, 2)).any():
+                raise ValueError(
+                    "Input X contains NaN inside a token, or a sample without any token. An absent token is a row of NaN; "
+                    "every sample needs one token at least."
+                )
+        if reset:
+            self._sample_shape_in = X.shape[1:]
+        elif X.shape[1:] != self._sample_shape_in:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was fitted on {self._sample_shape_in}."
+            )
+        return X
+
+    def _n_head_inputs(self):
+        return self._sample_shape_in[-1]
+
+    def _logits(self, X):
+        device = resolve_device(self.device)
+        head = self.head_network_.to(device)
+        return apply_network(lambda batch: _apply_head(None, head, batch), X, device=device)
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Some rows of :class:`Signals`, without copying them."""
+
+    def __init__(self, data, rows):
+        self.data, self.rows = data, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def batch(self, rows, rng=None):
+        return self.data.batch(self.rows[rows], rng)
+
+
+class _SupervisedModule(nn.Module):
+    """Network and head under the loss; the part that does not train stays in eval mode."""
+
+    def __init__(self, network, head, trainable, weights):
+        super().__init__()
+        self.network, self.head = network, head
+        self.register_buffer("weights", weights)
+        self.frozen = []
+        if network is not None and trainable != "all":
+            k = 0 if trainable == "head" else trainable
+            if k > len(network.blocks):
+                raise ValueError(
+                    f"trainable={k}, but the network has {len(network.blocks)} blocks. Use a smaller number or 'all'."
+                )
+            moving = {m for top in (network.top(k) if k else []) for m in top.modules()}
+            network.requires_grad_(False)
+            for module in moving:
+                module.requires_grad_(True)
+            self.frozen = [m for m in network.modules() if m not in moving]
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self
+
+    def forward(self, batch):
+        logits = _apply_head(self.network, self.head, batch).float()
+        if batch.y.dtype == torch.int64:
+            loss = F.cross_entropy(logits, batch.y, reduction="none")
+            weight = None if self.weights is None else self.weights[batch.y]
+        else:
+            loss = F.binary_cross_entropy_with_logits(logits, batch.y, reduction="none")
+            weight = None if self.weights is None else torch.where(batch.y > 0, self.weights[1], self.weights[0])
+        return {"loss": (loss if weight is None else loss * weight).mean()}
+
+
+def _apply_head(network, head, batch):
+    """Logits of a batch of signals, of vectors, or of sequences with NaN where a token is absent."""
+    wants_tokens = head.input == "tokens"
+    if network is not None:
+        if wants_tokens:
+            return head(*network.encode_tokens(batch.x, batch.lead_valid))
+        return head(network(batch.x, batch.lead_valid))
+    h = batch.x
+    if h.ndim == 2:
+        return head(h.unsqueeze(1)) if wants_tokens else head(h)
+    padding = torch.isnan(h[..., 0])  # (B, N)
+    h = h.nan_to_num()
+    if wants_tokens:
+        return head(h, padding)
+    keep = (~padding).unsqueeze(-1).to(h.dtype)
+    return head((h * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1))

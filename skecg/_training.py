@@ -1,0 +1,568 @@
+"""Training and inference of networks on arrays. The only module that imports skorch."""
+
+import hashlib
+import os
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
+from skorch.helper import predefined_split
+from torch import nn
+from tqdm.auto import tqdm
+
+from ._validation import as_3d
+from .encoders._layers import Dropout
+from .objectives._base import Batch
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9 has no callbacks of its own
+
+    class CallbackSupportMixin:
+        """Stands in for scikit-learn's mixin where the version has none."""
+
+    def with_callbacks(method):
+        """Stands in for scikit-learn's decorator where the version has none."""
+        return method
+
+
+# Rows that pass a network together at inference. Always exactly so many (zero-padded): float32 results of another
+# batch size differ in the last bits, and transform must not depend on what else is transformed.
+INFERENCE_BLOCK = 32
+
+_state_lock = threading.RLock()
+_n_seeded = 0
+_saved_state = None
+
+
+@contextmanager
+def preserved_torch_state(single_thread=False):
+    """Leave torch's global generators and thread count as they were, also when fits overlap in threads."""
+    global _n_seeded, _saved_state
+    with _state_lock:
+        if _n_seeded == 0:
+            cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+            _saved_state = (torch.get_rng_state(), cuda, torch.get_num_threads())
+        _n_seeded += 1
+        if single_thread:
+            torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _state_lock:
+            _n_seeded -= 1
+            if _n_seeded == 0:
+                cpu, cuda, n_threads = _saved_state
+                torch.set_rng_state(cpu)
+                if cuda is not None:
+                    torch.cuda.set_rng_state_all(cuda)
+                if torch.get_num_threads() != n_threads:
+                    torch.set_num_threads(n_threads)
+
+
+def build_seeded(build, seed):
+    """``build()`` with torch's global generator seeded, which is left as it was."""
+    with _state_lock, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def draw_seed(rng):
+    """One seed for everything that happens in a ``fit``."""
+    return int(rng.randint(np.iinfo(np.int32).max))
+
+
+def resolve_device(device):
+    """``"auto"`` is the GPU where torch finds one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        A device that this machine or this build of torch does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"device={device!r} cannot be used: {reason} Use device='auto' or 'cpu'.") from error
+    return torch.device(device)
+
+
+def resolve_precision(precision, device):
+    """``"auto"`` is bfloat16 autocast where the processor computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        native = device.type == "cpu" and _cpu_has_bfloat16()
+    return "bfloat16" if native else "float32"
+
+
+def _cpu_has_bfloat16():
+    # torch has no public question for this; a version without the private ones trains in float32
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+class Signals(torch.utils.data.Dataset):
+    """Rows of X with their labels and groups, assembled a batch at a time (a memmap stays on disk)."""
+
+    def __init__(self, X, encoder=None, y=None, group=None, crop_size=None):
+        self.X, self.encoder, self.y, self.group, self.crop_size = X, encoder, y, group, crop_size
+
+    def __len__(self):
+        return len(self.X)
+
+    def batch(self, rows, rng=None):
+        """:class:`Batch` of the given rows (an index array), at random crops if there is ``rng``, else central ones."""
+        X = self.X[rows]
+        if self.crop_size is not None:
+            X = _crop(X, self.crop_size, rng)
+        lead_valid = None
+        if self.encoder is not None:
+            X = as_3d(X)
+            lead_valid = _lead_valid(X)
+            X = self.encoder.encode_inputs(X)
+        return Batch(
+            x=_tensor(X),
+            lead_valid=None if lead_valid is None else torch.from_numpy(lead_valid),
+            y=None if self.y is None else torch.from_numpy(self.y[rows]),
+            group=None if self.group is None else torch.from_numpy(self.group[rows]),
+        )
+
+
+def _crop(X, size, rng):
+    """One piece of ``size`` samples in time from each row: random with ``rng``, else the central one."""
+    room = X.shape[-1] - size
+    if rng is None:
+        return X[..., room // 2: room // 2 + size]
+    starts = rng.integers(room + 1, size=len(X))
+    return np.stack([row[..., start:start + size] for row, start in zip(X, starts, strict=True)])
+
+
+def crop_starts(n_times, size):
+    """Where the consecutive crops start that together cover a window; the last one ends with it."""
+    n_crops = -(-n_times // size)
+    return np.round(np.linspace(0, n_times - size, n_crops)).astype(int)
+
+
+def _lead_valid(X):
+    """(n, n_leads) bool, False where a lead is missing; None when none is (X is validated: NaN means all NaN)."""
+    missing = np.isnan(X[:, :, 0])
+    return ~missing if missing.any() else None
+
+
+def _tensor(X):
+    X = np.ascontiguousarray(X, dtype=np.float32 if X.dtype.kind == "f" else None)
+    return torch.from_numpy(X if X.flags.writeable else X.copy())
+
+
+@dataclass
+class Plan:
+    """How to train: what estimators pass through from their parameters (documented there)."""
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    warmup: float = 0.0
+    schedule: str = "cosine"
+    gradient_clip: float | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    deterministic: bool = False
+    n_iter_no_change: int | None = None
+    callbacks: list | None = None
+    verbose: int = 0
+    checkpoint: Path | None = None
+    label: str = "fit"
+
+    def factor(self, step, n_steps):
+        """Learning rate at an update, over ``learning_rate``: linear warm-up, then a cosine to zero or constant."""
+        n_warm = self.warmup * n_steps
+        if step < n_warm:
+            return (step + 1) / (n_warm + 1)
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + np.cos(np.pi * (step - n_warm) / max(1.0, n_steps - n_warm)))
+
+
+def fit_network(module, data, plan, *, valid=None, context=None, estimator=None, hook_data=None):
+    """Train ``module``, whose ``forward(batch)`` returns ``{"loss": ..., further terms}``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Trained in place; ends on the plan's device, in eval mode.
+    data, valid : Signals
+        What to train on, and what to watch.
+    plan : Plan
+    context : sklearn.callback.CallbackContext, optional
+        Root context of ``estimator``'s fit, where scikit-learn has callbacks.
+    estimator : BaseEstimator, optional
+    hook_data : dict, optional
+        X and y as passed to ``fit``, for scikit-learn's callbacks.
+
+    Returns
+    -------
+    history : list of dict
+        One per epoch: ``epoch``, ``loss``, the further terms, the same with ``valid_`` before them, ``learning_rate``
+        and ``seconds``.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is no longer finite.
+    """
+    device = resolve_device(plan.device)
+    module.to(device)
+    history, start = [], 0
+    trainer = _Trainer(
+        module, criterion=nn.Identity, max_epochs=plan.max_epochs, device=device, verbose=0, compile=False,
+        train_split=None if valid is None else predefined_split(valid),
+        callbacks=_callbacks(plan, context, estimator, hook_data or {}),
+    )
+    trainer.plan, trainer.rows, trainer.start = plan, history, 0
+    with preserved_torch_state(plan.deterministic):
+        trainer.initialize()
+        if plan.checkpoint is not None:
+            start = _resume(trainer, plan.checkpoint)
+            trainer.start = start
+        trainer.notify("on_train_begin", X=None, y=None)
+        try:
+            trainer.fit_loop(data, epochs=plan.max_epochs - start)
+        except _Stop:
+            pass
+        trainer.notify("on_train_end", X=None, y=None)
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.generator = None
+    module.eval()
+    return history
+
+
+class _Stop(Exception):
+    """Training ends early and successfully."""
+
+
+class _Trainer(NeuralNet):
+    """skorch's loop over modules that compute their own loss from a :class:`Batch`."""
+
+    @property
+    def _default_callbacks(self):
+        return []
+
+    def notify(self, method_name, **kwargs):
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt:
+            # skorch's EarlyStopping stops with the same exception as the user does
+            if method_name == "on_epoch_end" and any(isinstance(c, EarlyStopping) for _, c in self.callbacks_):
+                raise _Stop from None
+            raise
+
+    def initialize_optimizer(self, *args, **kwargs):
+        trainable = [p for p in self.module_.parameters() if p.requires_grad]
+        groups = [  # no decay on biases, gains and other vectors
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.plan.weight_decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer_ = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self.plan.learning_rate, fused=True
+        )
+        return self
+
+    def get_iterator(self, dataset, training=False):
+        return _Batches(self, dataset, training)
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        if iterator is not None:
+            self._set_training(training)
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
+    def _terms(self, batch):
+        device = torch.device(self.device)
+        if resolve_precision(self.plan.precision, device) == "bfloat16":
+            with torch.autocast(device.type, torch.bfloat16):
+                terms = self.module_(batch)
+        else:
+            terms = self.module_(batch)
+        return terms
+
+    def train_step_single(self, batch, **fit_params):
+        terms = self._terms(batch)
+        terms["loss"].backward()
+        return terms
+
+    def validation_step(self, batch, **fit_params):
+        with torch.no_grad():
+            return self._terms(batch)
+
+
+class _Batches:
+    """Batches of one epoch after another; sizes differ by one at most, so that no batch is a lone rest."""
+
+    def __init__(self, trainer, data, training):
+        self.trainer, self.data, self.training = trainer, data, training
+        self.n_batches = -(-len(data) // trainer.plan.batch_size)
+        self.generator = torch.Generator(device=trainer.device)
+        if training:
+            for layer in trainer.module_.modules():
+                if isinstance(layer, Dropout):
+                    layer.generator = self.generator
+
+    def __iter__(self):
+        plan, trainer, n = self.trainer.plan, self.trainer, len(self.data)
+        epoch = trainer.start + len(trainer.history) - 1
+        # a stream per epoch, so that a resumed fit draws what the uninterrupted one would have; validation draws the
+        # same in every epoch
+        rng = np.random.default_rng([plan.seed, 1 + epoch if self.training else 0])
+        self.generator.manual_seed(int(rng.integers(2**63 - 1)))
+        if self.training:
+            with _state_lock:  # for layers that draw from the global generator; not while another fit initialises
+                torch.manual_seed(int(rng.integers(2**63 - 1)))
+        order = rng.permutation(n) if self.training else np.arange(n)
+        n_steps = plan.max_epochs * self.n_batches
+        for i, rows in enumerate(np.array_split(order, self.n_batches)):
+            batch = self.data.batch(rows, rng if self.training else None).to(trainer.device)
+            batch.step, batch.n_steps, batch.generator = epoch * self.n_batches + i, n_steps, self.generator
+            if self.training:
+                for group in trainer.optimizer_.param_groups:
+                    group["lr"] = plan.learning_rate * plan.factor(batch.step, n_steps)
+            yield batch
+
+
+def _callbacks(plan, context, estimator, hook_data):
+    callbacks = [("record", _Record())]
+    if plan.gradient_clip is not None:
+        callbacks.append(("clip", GradientNormClipping(plan.gradient_clip)))
+    for i, callback in enumerate(plan.callbacks or []):
+        callbacks.append(callback if isinstance(callback, tuple) else (f"callback{i}", callback))
+    if plan.checkpoint is not None:
+        callbacks.append(("checkpoint", _Checkpoint()))
+    if plan.verbose:
+        callbacks.append(("progress", _Progress()))
+    if context is not None:
+        callbacks.append(("sklearn", _SklearnCallbacks(context, estimator, hook_data)))
+    if plan.n_iter_no_change is not None:  # last: it ends the epoch's notifications
+        callbacks.append(("early_stopping", _KeepBest(plan.n_iter_no_change)))
+    return callbacks
+
+
+class _Record(Callback):
+    """Means of the loss terms over an epoch, into skorch's history and ours."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.started, self.sums, self.counts = time.perf_counter(), {}, {True: 0, False: 0}
+
+    def on_batch_end(self, net, batch=None, training=False, **terms):
+        self.counts[training] += len(batch)
+        for name, value in terms.items():
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                continue  # a module may return more than scalars
+            key, value = ("" if training else "valid_") + name, value.item()
+            if name == "loss" and not np.isfinite(value):
+                raise FloatingPointError(
+                    f"The {'training' if training else 'validation'} loss became {value} in update {batch.step + 1}. "
+                    "Lower learning_rate, set gradient_clip, or look for extreme values in X."
+                )
+            self.sums[key] = self.sums.get(key, 0.0) + value * len(batch)
+
+    def on_epoch_end(self, net, **kwargs):
+        row = {"epoch": net.start + len(net.history)}
+        for key, total in self.sums.items():
+            row[key] = total / self.counts[not key.startswith("valid_")]
+        row["learning_rate"] = net.optimizer_.param_groups[0]["lr"]
+        row["seconds"] = time.perf_counter() - self.started
+        for key, value in row.items():  # under the names that skorch's callbacks monitor
+            net.history.record("train_loss" if key == "loss" else "dur" if key == "seconds" else key, value)
+        for key in ("loss", "valid_loss"):
+            if key in row:
+                past = [r[key] for r in net.rows]
+                name = "train_loss_best" if key == "loss" else "valid_loss_best"
+                net.history.record(name, not past or row[key] < min(past))
+        net.rows.append(row)
+
+
+class _KeepBest(Callback):
+    """Stop when the validation loss has not fallen for some epochs, and go back to the best weights."""
+
+    def __init__(self, n_iter_no_change):
+        self.n_iter_no_change = n_iter_no_change
+
+    def on_train_begin(self, net, **kwargs):
+        self.best_loss, self.best_epoch, self.best_state = np.inf, 0, None
+
+    def on_epoch_end(self, net, **kwargs):
+        row = net.rows[-1]
+        if row["valid_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = row["valid_loss"], row["epoch"]
+            self.best_state = {k: v.detach().clone() for k, v in net.module_.state_dict().items()}
+        elif row["epoch"] - self.best_epoch >= self.n_iter_no_change:
+            raise _Stop
+
+    def on_train_end(self, net, **kwargs):
+        if self.best_state is not None:
+            net.module_.load_state_dict(self.best_state)
+
+
+class _Progress(Callback):
+    """A bar over the epochs (verbose=1), and a line for each (verbose=2)."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.bar = tqdm(total=net.max_epochs, initial=net.start, desc=net.plan.label, unit="epoch")
+
+    def on_epoch_end(self, net, **kwargs):
+        terms = {k: f"{v:.4g}" for k, v in net.rows[-1].items() if k not in ("epoch", "seconds", "learning_rate")}
+        self.bar.set_postfix(terms, refresh=False)
+        self.bar.update()
+        if net.plan.verbose > 1:
+            self.bar.write(f"{net.plan.label} epoch {net.rows[-1]['epoch']}: " + ", ".join(
+                f"{k} {v}" for k, v in terms.items()))
+
+    def on_train_end(self, net, **kwargs):
+        self.bar.close()
+
+
+class _SklearnCallbacks(Callback):
+    """One subtask per epoch for the callbacks that were set by scikit-learn's ``set_callbacks``."""
+
+    def __init__(self, context, estimator, hook_data):
+        self.context, self.estimator, self.hook_data = context, estimator, hook_data
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.epoch = self.context.subcontext(task_name="epoch")
+        self.epoch.call_on_fit_task_begin(estimator=self.estimator, **self.hook_data)
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.epoch.call_on_fit_task_end(estimator=self.estimator, **self.hook_data):
+            raise _Stop
+
+
+class _Checkpoint(Callback):
+    """Everything a resumed fit needs, in one file that is replaced atomically after every epoch."""
+
+    def on_epoch_end(self, net, **kwargs):
+        path = net.plan.checkpoint
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+        with open(partial, "wb") as file:
+            torch.save(
+                {"module": net.module_.state_dict(), "optimizer": net.optimizer_.state_dict(), "history": net.rows,
+                 "seed": net.plan.seed}, file,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
+def checkpoint_path(folder, *fingerprint):
+    """File of the fit that is determined by ``fingerprint`` (parameters, data), below ``folder``."""
+    digest = hashlib.sha256("".join(joblib.hash(part) for part in fingerprint).encode()).hexdigest()[:32]
+    return Path(folder) / f"{digest}.pt"
+
+
+def read_checkpoint(path, device="cpu"):
+    """Contents of a checkpoint, None if there is none.
+
+    Raises
+    ------
+    ValueError
+        The file is not a readable checkpoint.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"Checkpoint {path} cannot be read ({error}). Delete it to start afresh.") from error
+
+
+def _resume(trainer, path):
+    state = read_checkpoint(path, trainer.device)
+    if state is None:
+        return 0
+    trainer.module_.load_state_dict(state["module"])
+    trainer.optimizer_.load_state_dict(state["optimizer"])
+    trainer.rows.extend(state["history"])
+    return len(trainer.rows)
+
+
+def apply_network(function, X, encoder=None, *, device, crop_size=None, join="mean"):
+    """``function(batch)`` for all rows of X, in blocks of one fixed, zero-padded size.
+
+    Complete samples and samples with missing leads never share a block, so that a sample's result does not depend on
+    its neighbours.
+
+    Parameters
+    ----------
+    function : callable
+        :class:`Batch` to a Tensor with one row per sample.
+    X : ndarray
+        Validated; memmaps are read block by block.
+    encoder : Encoder, optional
+        Fitted, if X holds signals.
+    device : torch.device
+    crop_size : int, optional
+        Apply to consecutive crops of so many samples in time, and join their results:
+    join : {"mean", "concatenate"}
+        by their mean, or along the second axis.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, ...)
+        float32.
+    """
+    if crop_size is not None and X.shape[-1] > crop_size:
+        starts = crop_starts(X.shape[-1], crop_size)
+        parts = (apply_network(function, X[..., s:s + crop_size], encoder, device=device) for s in starts)
+        if join == "concatenate":
+            return np.concatenate(list(parts), axis=1)
+        total = next(parts)
+        for part in parts:
+            total += part
+        return total / np.float32(len(starts))
+    data, n = Signals(X, encoder), len(X)
+    missing = np.zeros(n, bool) if encoder is None else np.isnan(as_3d(X)[:, :, 0]).any(axis=1)
+    out = None
+    with torch.inference_mode():
+        for part in (np.flatnonzero(~missing), np.flatnonzero(missing)):
+            for start in range(0, len(part), INFERENCE_BLOCK):
+                rows = part[start:start + INFERENCE_BLOCK]
+                result = function(_pad(data.batch(rows)).to(device))[: len(rows)].float().cpu().numpy()
+                if out is None:
+                    out = np.empty((n, *result.shape[1:]), np.float32)
+                out[rows] = result
+    return out
+
+
+def _pad(batch):
+    """The batch with rows of zeros up to the fixed size."""
+    n_more = INFERENCE_BLOCK - len(batch)
+    if n_more:
+        batch.x = torch.cat([batch.x, batch.x.new_zeros(n_more, *batch.x.shape[1:])])
+        if batch.lead_valid is not None:
+            batch.lead_valid = torch.cat([batch.lead_valid, batch.lead_valid.new_ones(n_more, batch.lead_valid.shape[1])])
+    return batch
+
+
+def module_state(module):
+    """A module's parameters and buffers as ``{name: ndarray}``."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+
+def load_module_state(module, state):
+    """Put ``{name: ndarray}`` (possibly read-only) back; strict names and shapes. Returns the module in eval mode."""
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+    return module.eval()

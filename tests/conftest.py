@@ -1,0 +1,40 @@
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+# before scipy is imported: one of scikit-learn's checks is skipped without it
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real recordings, named by the environment variable SKECG_TEST_DATA."""
+    folder = os.environ.get("SKECG_TEST_DATA")
+    if folder:
+        return Path(folder)
+    message = "set SKECG_TEST_DATA to a folder with mitdb/ and ptbxl/ in PhysioNet's layout"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class _Quiet:
+    """wfdb, without the warnings about what it calls in pandas."""
+
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import wfdb
+
+                return getattr(wfdb, name)(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture(scope="session")
+def wfdb():
+    """The reference implementation, to write records and to compare with."""
+    return _Quiet()
