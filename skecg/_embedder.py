@@ -79,8 +79,8 @@ class ECGSelfSupervisedEmbedder(
     gradient_clip : float, default=1.0
         Largest norm of the gradient. None: not clipped.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training; "bfloat16" is autocast, weights stay float32. "auto" is bfloat16 on GPUs that have it and
-        float32 on CPUs. ``transform`` always computes in float32.
+        Arithmetic of training; "bfloat16" is autocast, weights stay float32. "auto" is bfloat16 on processors that compute
+        in it (GPUs, CPUs with AVX512-BF16 or AMX) and float32 elsewhere. ``transform`` always computes in float32.
     device : str, default="auto"
         Torch device; "auto" takes a GPU if there is one.
     cache : str or joblib.Memory, default=None
@@ -99,8 +99,8 @@ class ECGSelfSupervisedEmbedder(
     verbose : int, default=0
         1 shows a progress bar over the epochs, 2 prints a line for each as well.
     random_state : int, RandomState or None, default=None
-        Seed of initialisation, batch order and masks. The same seed gives the same bits for the same number of torch
-        threads on a CPU.
+        Seed of initialisation, batch order and masks. The same seed gives the same bits on a CPU of the same kind with the
+        same number of torch threads.
 
     Attributes
     ----------
@@ -160,9 +160,9 @@ class ECGSelfSupervisedEmbedder(
     }
 
     def __init__(
-        self, encoder=None, objective=None, *, lead_names=None, output="embedding", crop_size=None, max_epochs=100, batch_size=64,
-        learning_rate=1e-3, weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto", device="auto",
-        cache=None, checkpoint_dir=None, warm_start=False, callbacks=None, deterministic=False, verbose=0,
+        self, encoder=None, objective=None, *, lead_names=None, output="embedding", crop_size=None, max_epochs=100,
+        batch_size=64, learning_rate=1e-3, weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto",
+        device="auto", cache=None, checkpoint_dir=None, warm_start=False, callbacks=None, deterministic=False, verbose=0,
         random_state=None,
     ):
         self.encoder = encoder
@@ -216,6 +216,7 @@ class ECGSelfSupervisedEmbedder(
         self._pretrain(X, group, resume=resume, keep=self.warm_start, max_epochs=self.max_epochs)
         return self
 
+    @with_callbacks
     def partial_fit(self, X, y=None, groups=None):
         """One more epoch on the given signals, at a constant ``learning_rate``; the first call starts afresh.
 
@@ -299,7 +300,8 @@ class ECGSelfSupervisedEmbedder(
         history = []
         if max_epochs:
             history = fit_network(
-                pretrainer, Signals(X, encoder, group=group, crop_size=self.crop_size), self._plan(seed, max_epochs, schedule, warmup, checkpoint),
+                pretrainer, Signals(X, encoder, group=group, crop_size=self.crop_size),
+                self._plan(seed, max_epochs, schedule, warmup, checkpoint),
                 context=context, estimator=self, hook_data={"X": X, "y": None},
             )
         else:
@@ -322,8 +324,8 @@ class ECGSelfSupervisedEmbedder(
         room = self.n_times_in_ - self.crop_size
         if room < 0:
             raise ValueError(
-                f"crop_size={self.crop_size} is longer than the windows, n_times={self.n_times_in_}. Use a smaller crop_size, "
-                "or None for whole windows."
+                f"crop_size={self.crop_size} is longer than the windows, n_times={self.n_times_in_}. Use a smaller "
+                "crop_size, or None for whole windows."
             )
         return X[..., room // 2: room // 2 + self.crop_size]
 
@@ -355,6 +357,9 @@ class ECGSelfSupervisedEmbedder(
                 "output='embedding', or leave set_output at 'default'."
             )
         return self.network_.n_features
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "network_")  # not after a fit that was broken off
 
     def __getstate__(self):
         state = super().__getstate__().copy()

@@ -69,13 +69,13 @@ class _NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, m
                 f"{type(self).__name__} requires y to be passed, but the target y is None. Pretraining without labels is "
                 "ECGSelfSupervisedEmbedder's."
             )
+        assert_all_finite(np.asarray(y), input_name="y")
         self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if self._multilabel:
             y = check_array(y, dtype=None, input_name="y")
             self.classes_ = np.arange(y.shape[1])
         else:
             y = column_or_1d(y, warn=True)
-            assert_all_finite(y, input_name="y")
             check_classification_targets(y)
             self.classes_ = np.unique(y)
             if len(self.classes_) < 2:
@@ -87,7 +87,10 @@ class _NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, m
 
     def _encode_known_labels(self, y):
         if self._multilabel:
-            return np.asarray(y, dtype=np.float32)
+            y = check_array(y, dtype=np.float32, input_name="y")
+            if y.shape[1] != len(self.classes_):
+                raise ValueError(f"y_val has {y.shape[1]} labels, but y has {len(self.classes_)}.")
+            return y
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(f"y_val holds classes that y does not: {', '.join(map(str, unknown))}.")
@@ -159,23 +162,24 @@ class _NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, m
             head.start_at(self._prior_logits(target, weights))
         return head, weights
 
-    def _fit_head(self, module, data, valid, seed, context, X, y):
-        """Train ``module`` and keep the history."""
+    def _fit_head(self, module, data, valid, seed, context, X, y, max_epochs, n_past=0):
+        """Train ``module``; its history, counting on from ``n_past`` epochs."""
         plan = Plan(
-            max_epochs=self.max_epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            max_epochs=max_epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             weight_decay=self.weight_decay, warmup=self.warmup, gradient_clip=self.gradient_clip,
             precision=self.precision, device=self.device, deterministic=self.deterministic, seed=seed,
             n_iter_no_change=self.n_iter_no_change if self.early_stopping else None,
             callbacks=self.callbacks, verbose=self.verbose, label="train",
         )
-        return fit_network(
+        history = fit_network(
             module, data, plan, valid=valid, context=context, estimator=self, hook_data={"X": X, "y": y}
         )
+        return [{**row, "epoch": row["epoch"] + n_past} for row in history]
 
-    def _begin_callbacks(self, X, y):
+    def _begin_callbacks(self, X, y, n_epochs):
         if not hasattr(self, "_init_callback_context"):
             return None
-        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        context = self._init_callback_context(max_subtasks=n_epochs)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         return context
 
@@ -234,6 +238,9 @@ class _NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, m
         codes = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
         return self.classes_[codes]
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "head_network_")  # not after a fit that was broken off
+
     def __getstate__(self):
         state = super().__getstate__().copy()
         if "head_network_" in state:
@@ -280,6 +287,12 @@ class ECGClassifier(_NetworkClassifier):
         None: :class:`~skecg.heads.LinearHead`.
     trainable : {"all", "head"} or int, default="all"
         What the labels train: everything, the head, or the head and the network's top ``k`` blocks.
+    head_epochs : int, default=0
+        Passes in which the head trains alone before everything does. A random head sends random gradients into pretrained
+        weights; with few labels that costs accuracy (Kumar et al., 2022).
+    lead_dropout : float, default=0.0
+        Probability that a lead of a training sample is taken away, drawn anew for every presentation. Makes the
+        predictions robust to missing leads, and regularises.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss. Multi-label targets: "balanced" weights each label's positives.
     early_stopping : bool, default=False
@@ -330,6 +343,11 @@ class ECGClassifier(_NetworkClassifier):
     n_leads_in_, n_times_in_, n_features_in_ : int
         Shape of one sample; size of X's second axis.
 
+    References
+    ----------
+    Kumar A, Raghunathan A, Jones R, Ma T, Liang P. Fine-tuning can distort pretrained features and underperform
+    out-of-distribution. ICLR 2022.
+
     Examples
     --------
     >>> from skecg import ECGClassifier, ECGSelfSupervisedEmbedder
@@ -345,18 +363,22 @@ class ECGClassifier(_NetworkClassifier):
     _parameter_constraints = {
         **_NetworkClassifier._parameter_constraints,
         "embedder": [ECGSelfSupervisedEmbedder, FrozenEstimator, None],
+        "head_epochs": [Interval(Integral, 0, None, closed="left")],
+        "lead_dropout": [Interval(Real, 0, 1, closed="left")],
         "trainable": [StrOptions({"all", "head"}), Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
-        self, embedder=None, head=None, trainable="all", *, class_weight=None, early_stopping=False,
-        validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, batch_size=32, learning_rate=1e-3,
+        self, embedder=None, head=None, trainable="all", *, head_epochs=0, lead_dropout=0.0, class_weight=None,
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, batch_size=32, learning_rate=1e-3,
         weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto", device="auto", callbacks=None,
         deterministic=False, verbose=0, random_state=None,
     ):
         self.embedder = embedder
         self.head = head
         self.trainable = trainable
+        self.head_epochs = head_epochs
+        self.lead_dropout = lead_dropout
         self.class_weight = class_weight
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -407,31 +429,38 @@ class ECGClassifier(_NetworkClassifier):
             raise ValueError("X_val and y_val belong together; only one of them was given.")
         rng = check_random_state(self.random_state)
         seed = draw_seed(rng)
-        context = self._begin_callbacks(X, y)
+        context = self._begin_callbacks(X, y, self.head_epochs + self.max_epochs)
         self.embedder_ = self._fit_embedder(X, groups, X_unlabeled, seed)
         self.head_ = LinearHead() if self.head is None else clone(self.head)
         network = self.embedder_.network_
 
         rows, valid_rows = self._split(target, groups, rng) if X_val is None else (np.arange(len(X)), None)
-        on_embeddings = self.trainable == "head" and self.head_.input == "embedding"
         head, weights = self._start_head(target[rows], seed)
-        module = _SupervisedModule(None if on_embeddings else network, head, self.trainable, weights)
-
-        def signals(X, target):
-            if on_embeddings:
-                return Signals(self.embedder_.transform(X), y=target)
-            return Signals(X, self.embedder_.encoder_, y=target, crop_size=self.embedder_.crop_size)
-
         if X_val is not None:
             X_val = self._validate(X_val, reset=False)
             check_consistent_length(X_val, y_val)
-            train, valid = signals(X, target), signals(X_val, self._encode_known_labels(np.asarray(y_val)))
-        elif valid_rows is None:
-            train, valid = signals(X, target), None
-        else:
-            both = signals(X, target)
-            train, valid = _Rows(both, rows), _Rows(both, valid_rows)
-        self.history_ = self._fit_head(module, train, valid, seed, context, X, y)
+            target_val = self._encode_known_labels(np.asarray(y_val))
+
+        self.history_ = []
+        stages = (("head", self.head_epochs, 0.0), (self.trainable, self.max_epochs, self.lead_dropout))
+        for trainable, max_epochs, lead_dropout in stages:
+            if not max_epochs:
+                continue
+            # a head on fixed embeddings need not pass the signals through the network in every epoch
+            fixed = trainable == "head" and head.input == "embedding" and not lead_dropout
+
+            def signals(X, target, fixed=fixed, lead_dropout=lead_dropout):
+                if fixed:
+                    return Signals(self.embedder_.transform(X), y=target)
+                return Signals(X, self.embedder_.encoder_, target, None, self.embedder_.crop_size, lead_dropout)
+
+            module = _SupervisedModule(None if fixed else network, head, trainable, weights)
+            data, valid = signals(X, target), None
+            if X_val is not None:
+                valid = signals(X_val, target_val)
+            elif valid_rows is not None:
+                data, valid = _Rows(data, rows), _Rows(data, valid_rows)
+            self.history_ += self._fit_head(module, data, valid, seed, context, X, y, max_epochs, len(self.history_))
         self.head_network_ = head.eval()
         network.requires_grad_(True).eval()
         if context is not None:
@@ -475,7 +504,8 @@ class ECGClassifier(_NetworkClassifier):
         return validate_ecg(self, X, reset=reset)
 
     def _n_head_inputs(self):
-        return self.embedder_.network_.n_features
+        network = self.embedder_.network_
+        return network.embed_dim if self.head_.input == "tokens" else network.n_features
 
     def _logits(self, X):
         device = resolve_device(self.device)
@@ -504,7 +534,7 @@ class HeadClassifier(_NetworkClassifier):
         Share set apart for ``early_stopping``.
     n_iter_no_change : int, default=10
         Patience of ``early_stopping``.
-    max_epochs : int, default=50
+    max_epochs : int, default=100
         Passes over the samples.
     batch_size : int, default=32
         Samples per update, at most.
@@ -516,7 +546,7 @@ class HeadClassifier(_NetworkClassifier):
         Share of the updates in which the learning rate rises linearly, before it falls to zero as a cosine.
     gradient_clip : float, default=1.0
         Largest norm of the gradient. None: not clipped.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
+    precision : {"auto", "float32", "bfloat16"}, default="float32"
         Arithmetic of training; see :class:`ECGSelfSupervisedEmbedder`.
     device : str, default="auto"
         Torch device.
@@ -555,8 +585,8 @@ class HeadClassifier(_NetworkClassifier):
 
     def __init__(
         self, head=None, *, class_weight=None, early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        max_epochs=50, batch_size=32, learning_rate=1e-2, weight_decay=0.05, warmup=0.1, gradient_clip=1.0,
-        precision="auto", device="auto", callbacks=None, deterministic=False, verbose=0, random_state=None,
+        max_epochs=100, batch_size=32, learning_rate=1e-2, weight_decay=0.05, warmup=0.1, gradient_clip=1.0,
+        precision="float32", device="auto", callbacks=None, deterministic=False, verbose=0, random_state=None,
     ):
         self.head = head
         self.class_weight = class_weight
@@ -601,14 +631,15 @@ class HeadClassifier(_NetworkClassifier):
             check_consistent_length(X, groups)
         rng = check_random_state(self.random_state)
         seed = draw_seed(rng)
-        context = self._begin_callbacks(X, y)
+        context = self._begin_callbacks(X, y, self.max_epochs)
         self.head_ = LinearHead() if self.head is None else clone(self.head)
         rows, valid_rows = self._split(target, groups, rng)
         head, weights = self._start_head(target[rows], seed)
         module = _SupervisedModule(None, head, "head", weights)
         data = Signals(X, y=target)
         self.history_ = self._fit_head(
-            module, _Rows(data, rows), None if valid_rows is None else _Rows(data, valid_rows), seed, context, X, y
+            module, _Rows(data, rows), None if valid_rows is None else _Rows(data, valid_rows), seed, context, X, y,
+            self.max_epochs,
         )
         self.head_network_ = head.eval()
         if context is not None:

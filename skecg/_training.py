@@ -1,6 +1,7 @@
 """Training and inference of networks on arrays. The only module that imports skorch."""
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -117,20 +118,26 @@ def _cpu_has_bfloat16():
 class Signals(torch.utils.data.Dataset):
     """Rows of X with their labels and groups, assembled a batch at a time (a memmap stays on disk)."""
 
-    def __init__(self, X, encoder=None, y=None, group=None, crop_size=None):
-        self.X, self.encoder, self.y, self.group, self.crop_size = X, encoder, y, group, crop_size
+    def __init__(self, X, encoder=None, y=None, group=None, crop_size=None, lead_dropout=0.0):
+        self.X, self.encoder, self.y, self.group = X, encoder, y, group
+        self.crop_size, self.lead_dropout = crop_size, lead_dropout
 
     def __len__(self):
         return len(self.X)
 
     def batch(self, rows, rng=None):
-        """:class:`Batch` of the given rows (an index array), at random crops if there is ``rng``, else central ones."""
+        """:class:`Batch` of the given rows (an index array).
+
+        With ``rng``, at random crops and without random leads; else at central crops and with all leads.
+        """
         X = self.X[rows]
         if self.crop_size is not None:
             X = _crop(X, self.crop_size, rng)
         lead_valid = None
         if self.encoder is not None:
             X = as_3d(X)
+            if self.lead_dropout and rng is not None:
+                X = _drop_leads(X, self.lead_dropout, rng)
             lead_valid = _lead_valid(X)
             X = self.encoder.encode_inputs(X)
         return Batch(
@@ -148,6 +155,13 @@ def _crop(X, size, rng):
         return X[..., room // 2: room // 2 + size]
     starts = rng.integers(room + 1, size=len(X))
     return np.stack([row[..., start:start + size] for row, start in zip(X, starts, strict=True)])
+
+
+def _drop_leads(X, probability, rng):
+    """X with each lead missing at the given probability; a sample that would lose all keeps them."""
+    drop = rng.random(X.shape[:2]) < probability
+    drop[(drop | np.isnan(X[:, :, 0])).all(axis=1)] = False
+    return np.where(drop[:, :, None], X.dtype.type(np.nan), X)
 
 
 def crop_starts(n_times, size):
@@ -195,7 +209,7 @@ class Plan:
             return (step + 1) / (n_warm + 1)
         if self.schedule == "constant":
             return 1.0
-        return 0.5 * (1 + np.cos(np.pi * (step - n_warm) / max(1.0, n_steps - n_warm)))
+        return 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1.0, n_steps - n_warm)))
 
 
 def fit_network(module, data, plan, *, valid=None, context=None, estimator=None, hook_data=None):
@@ -339,7 +353,7 @@ class _Batches:
             batch.step, batch.n_steps, batch.generator = epoch * self.n_batches + i, n_steps, self.generator
             if self.training:
                 for group in trainer.optimizer_.param_groups:
-                    group["lr"] = plan.learning_rate * plan.factor(batch.step, n_steps)
+                    group["lr"] = float(plan.learning_rate) * plan.factor(batch.step, n_steps)
             yield batch
 
 
@@ -564,5 +578,7 @@ def module_state(module):
 
 def load_module_state(module, state):
     """Put ``{name: ndarray}`` (possibly read-only) back; strict names and shapes. Returns the module in eval mode."""
-    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+    module.load_state_dict({
+        name: torch.from_numpy(value if value.flags.writeable else value.copy()) for name, value in state.items()
+    })
     return module.eval()

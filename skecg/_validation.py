@@ -134,6 +134,7 @@ def validate_ecg(estimator, X, *, reset, min_samples=1, min_times=1, any_length=
         Wrong number of dimensions, leads or samples in time, axes in another order, NaN inside a lead,
         infinite values, every lead missing.
     """
+    _check_ndim(X)
     if not reset and hasattr(X, "ndim") and hasattr(X, "shape"):
         X = _match_ndim(estimator, X)
         if X.ndim == 3:
@@ -142,12 +143,10 @@ def validate_ecg(estimator, X, *, reset, min_samples=1, min_times=1, any_length=
         estimator, X, reset=reset, allow_nd=True, dtype=[np.float32, np.float64],
         ensure_all_finite=False, ensure_min_samples=min_samples,
     )
-    if X.ndim > 3:
-        raise ValueError(
-            f"X has {X.ndim} dimensions, shape {X.shape}; expected (n_samples, n_leads, n_times), "
-            "or (n_samples, n_times) for one lead."
-        )
+    _check_ndim(X)  # nested lists only become an array in validate_data
     n_leads, n_times = as_3d(X).shape[1:]
+    if n_leads == 0 or n_times == 0:
+        raise ValueError(f"X has shape {X.shape}, that is n_leads={n_leads} and n_times={n_times}: nothing to work on.")
     if reset:
         if n_leads > max(1, n_times):
             raise ValueError(
@@ -165,6 +164,14 @@ def validate_ecg(estimator, X, *, reset, min_samples=1, min_times=1, any_length=
         _check_same_shape(estimator, X, any_length)
     _check_values(X)
     return X
+
+
+def _check_ndim(X):
+    if getattr(X, "ndim", 0) > 3:
+        raise ValueError(
+            f"X has {X.ndim} dimensions, shape {X.shape}; expected (n_samples, n_leads, n_times), "
+            "or (n_samples, n_times) for one lead."
+        )
 
 
 def _match_ndim(estimator, X):

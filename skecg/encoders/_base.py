@@ -101,15 +101,16 @@ class Network(nn.Module):
 
     Attributes
     ----------
-    n_leads, embed_dim : int
-        Set by subclasses: leads of the input, width of the contextualised tokens.
+    embed_dim : int
+        Width of the contextualised tokens; ``n_features`` unless a subclass pools to another width.
     blocks : nn.ModuleList
-        Set by subclasses: the stages of ``contextualize`` from input to output; fine-tuning the top ``k`` trains the last ``k``.
+        Set by subclasses: the stages of ``contextualize`` from input to output; fine-tuning the top ``k`` trains the last
+        ``k``.
     """
 
     def __init__(self, n_features, center=0.0, scale=1.0):
         super().__init__()
-        self.n_features = n_features
+        self.n_features = self.embed_dim = n_features
         self.register_buffer("center", torch.tensor(float(center)))
         self.register_buffer("scale", torch.tensor(float(scale)))
 

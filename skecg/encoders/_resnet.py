@@ -2,6 +2,7 @@
 
 from numbers import Integral, Real
 
+import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval
 from torch import nn
@@ -13,15 +14,16 @@ from ._layers import Dropout
 class ResNet1d(Encoder):
     """One-dimensional residual network with the xresnet stem, mixing all leads from the first layer on.
 
-    Missing leads enter as the mean of the training signals.
+    The embedding joins mean and maximum over time. Missing leads enter as the mean of the training signals.
 
     Parameters
     ----------
     width : int, default=32
         Channels of the first stage; each further stage doubles them, up to ``8 * width``.
-    depths : tuple of int, default=(2, 2, 2, 2)
-        Residual blocks in each stage; each stage after the first halves the time resolution.
-    kernel_size : int, default=5
+    depths : tuple of int, default=(1, 1, 1)
+        Residual blocks in each stage. The stem reduces the time resolution by four, each stage after the first by
+        two.
+    kernel_size : int, default=7
         Kernel of the residual blocks' convolutions; odd.
     dropout : float, default=0.0
         Dropout probability inside the residual blocks.
@@ -38,9 +40,9 @@ class ResNet1d(Encoder):
 
     Notes
     -----
-    Departures from the two-dimensional original: one dimension, basic blocks, and 5-wide kernels (an ECG at 100 Hz
-    changes within 5 samples). Kept: three-convolution stem, average pooling before the 1x1 shortcut,
-    last normalisation of a block started at zero.
+    Departures from the two-dimensional original: one dimension, basic blocks, wider kernels, and three stages of one
+    block, which did better on 1,600 recordings than four of two. Kept: three-convolution stem with pooling, average
+    pooling before the 1x1 shortcut, last normalisation of a block started at zero.
 
     References
     ----------
@@ -56,7 +58,7 @@ class ResNet1d(Encoder):
     >>> X, y, groups = make_ecg(4, duration=2.0, random_state=0)
     >>> network = ResNet1d(width=8, depths=(1, 1)).fit(X).build()
     >>> network(torch.from_numpy(X)).shape
-    torch.Size([4, 16])
+    torch.Size([4, 32])
     """
 
     tokens = "signal"
@@ -69,7 +71,7 @@ class ResNet1d(Encoder):
         "any_length": ["boolean"],
     }
 
-    def __init__(self, width=32, depths=(2, 2, 2, 2), *, kernel_size=5, dropout=0.0, any_length=False):
+    def __init__(self, width=32, depths=(1, 1, 1), *, kernel_size=7, dropout=0.0, any_length=False):
         self.width = width
         self.depths = depths
         self.kernel_size = kernel_size
@@ -81,7 +83,7 @@ class ResNet1d(Encoder):
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={self.kernel_size} is even; an odd kernel keeps time points aligned.")
         if not self.depths or any(not isinstance(d, Integral) or d < 1 for d in self.depths):
-            raise ValueError(f"depths={self.depths!r} must hold one positive integer per stage, such as (2, 2, 2, 2).")
+            raise ValueError(f"depths={self.depths!r} must hold one positive integer per stage, such as (1, 1, 1).")
         return self
 
     def build(self):
@@ -95,13 +97,14 @@ class ResNetNetwork(Network):
 
     def __init__(self, n_leads, width, depths, kernel_size, dropout, center, scale):
         widths = [width * min(2**stage, 8) for stage in range(len(depths))]
-        super().__init__(widths[-1], center, scale)
+        super().__init__(2 * widths[-1], center, scale)
         self.n_leads, self.embed_dim = n_leads, widths[-1]
-        self.stride = 2 ** len(depths)  # samples per token: the stem halves, as does every stage but the first
+        self.stride = 4 * 2 ** (len(depths) - 1)  # samples per token
         self.stem = nn.Sequential(
-            _conv_norm(n_leads, width, kernel_size, stride=2), nn.ReLU(),
-            _conv_norm(width, width, kernel_size), nn.ReLU(),
-            _conv_norm(width, width, kernel_size), nn.ReLU(),
+            _conv_norm(n_leads, width, 5, stride=2), nn.ReLU(),
+            _conv_norm(width, width, 5), nn.ReLU(),
+            _conv_norm(width, width, 5), nn.ReLU(),
+            nn.MaxPool1d(3, stride=2, padding=1),
         )
         self.blocks = nn.ModuleList()
         n_in = width
@@ -117,13 +120,16 @@ class ResNetNetwork(Network):
         return self.standardize(x)  # (B, L, T)
 
     def embed(self, tokens):
-        return self.stem(tokens).transpose(1, 2)  # (B, T / 2, C)
+        return self.stem(tokens).transpose(1, 2)  # (B, T / 4, C)
 
     def contextualize(self, h, padding_mask=None):
         h = h.transpose(1, 2)
         for stage in self.blocks:
             h = stage(h)
         return h.transpose(1, 2)  # (B, N, D)
+
+    def pool(self, h, padding_mask=None):
+        return torch.cat([h.mean(dim=1), h.amax(dim=1)], dim=1)  # (B, 2 D)
 
 
 class _ResidualBlock(nn.Module):

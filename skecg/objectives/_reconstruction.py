@@ -30,6 +30,9 @@ class MaskedReconstruction(Objective):
     patch_size : int, default=None
         Samples that are hidden together (signal encoders only; an encoder of patches hides its own). None cuts a window
         into about 40 patches.
+    lead_fraction : float, default=1.0
+        Share of the leads that an update works with, drawn for each batch (encoders of patches only). Fewer leads make
+        an update cheaper, and the embedding more robust to missing leads.
     decoder_dim : int, default=64
         Width of the transformer decoder (patches only).
     decoder_depth : int, default=1
@@ -60,14 +63,17 @@ class MaskedReconstruction(Objective):
     _parameter_constraints = {
         "mask_ratio": [Interval(Real, 0, 1, closed="neither")],
         "patch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "lead_fraction": [Interval(Real, 0, 1, closed="right")],
         "decoder_dim": [Interval(Integral, 1, None, closed="left")],
         "decoder_depth": [Interval(Integral, 1, None, closed="left")],
         "decoder_heads": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, mask_ratio=0.5, *, patch_size=None, decoder_dim=64, decoder_depth=1, decoder_heads=4):
+    def __init__(self, mask_ratio=0.5, *, patch_size=None, lead_fraction=1.0, decoder_dim=64, decoder_depth=1,
+                 decoder_heads=4):
         self.mask_ratio = mask_ratio
         self.patch_size = patch_size
+        self.lead_fraction = lead_fraction
         self.decoder_dim = decoder_dim
         self.decoder_depth = decoder_depth
         self.decoder_heads = decoder_heads
@@ -76,7 +82,7 @@ class MaskedReconstruction(Objective):
         self._validate_params()
         if hasattr(network, "patch_size"):
             return PatchReconstruction(
-                network, self.mask_ratio, self.decoder_dim, self.decoder_depth, self.decoder_heads
+                network, self.mask_ratio, self.lead_fraction, self.decoder_dim, self.decoder_depth, self.decoder_heads
             )
         return SignalReconstruction(network, self.mask_ratio, self.patch_size)
 
@@ -95,11 +101,11 @@ def masked_mean_square(prediction, target, weight):
 class PatchReconstruction(nn.Module):
     """Visible patches through the encoder, hidden ones from a light decoder."""
 
-    def __init__(self, network, mask_ratio, dim, depth, n_heads):
+    def __init__(self, network, mask_ratio, lead_fraction, dim, depth, n_heads):
         super().__init__()
         if dim % n_heads:
             raise ValueError(f"decoder_dim={dim} is not a multiple of decoder_heads={n_heads}.")
-        self.encoder, self.mask_ratio = network, mask_ratio
+        self.encoder, self.mask_ratio, self.lead_fraction = network, mask_ratio, lead_fraction
         self.narrow = nn.Linear(network.embed_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.place = nn.Linear(network.embed_dim, dim, bias=False)  # the encoder's positions, for the decoder
@@ -112,8 +118,11 @@ class PatchReconstruction(nn.Module):
 
     def forward(self, batch):
         network, n_times = self.encoder, batch.x.shape[-1]
-        tokens = network.tokenize(batch.x)  # (B, L * P, S)
-        n_leads, n_patches = network.n_leads, network.n_patches(n_times)
+        n_patches = network.n_patches(n_times)
+        leads = self._draw_leads(batch)  # (L,)
+        n_leads = len(leads)
+        tokens = network.tokenize(batch.x).unflatten(1, (-1, n_patches))[:, leads].flatten(1, 2)  # (B, L * P, S)
+        positions = network.positions(n_patches).unflatten(0, (-1, n_patches))[leads].flatten(0, 1)  # (L * P, D)
         hidden = batch.given.get("mask")
         if hidden is None:
             hidden = sample_time_mask(len(tokens), n_patches, self.mask_ratio, batch.generator, tokens.device)
@@ -121,21 +130,34 @@ class PatchReconstruction(nn.Module):
         order = hidden.to(torch.int8).argsort(dim=1, stable=True)  # visible tokens first
         visible = order[:, : int((~hidden[0]).sum())]  # (B, V)
 
-        padding = network.padding_mask(batch.lead_valid, n_times)  # (B, L * P) or None
-        h = _take(network.embed(tokens), visible)
-        h = network.contextualize(h, None if padding is None else padding.gather(1, visible))  # (B, V, D)
+        lead_valid = None
+        if batch.lead_valid is not None:
+            lead_valid = batch.lead_valid[:, leads]
+            # nothing is scored where all drawn leads are missing, but softmax needs something to attend to
+            lead_valid = lead_valid | ~lead_valid.any(dim=1, keepdim=True)
+        padding = network.padding_mask(lead_valid, n_times)  # (B, L * P) or None
+        h = network.project(_take(tokens, visible)) + positions[visible]  # (B, V, D)
+        h = network.contextualize(h, None if padding is None else padding.gather(1, visible))
 
         # the decoder sees every position; hidden ones hold the mask token
         z = self.mask_token.to(h.dtype).expand(*hidden.shape, -1)
         z = z.scatter(1, visible.unsqueeze(-1).expand(-1, -1, z.shape[-1]), self.narrow(h).to(z.dtype))
-        z = z + self.place(network.positions(n_patches)).to(z.dtype)
+        z = z + self.place(positions).to(z.dtype)
         for block in self.blocks:
             z = block(z, padding)
         prediction = self.predict(self.norm(z))  # (B, L * P, S)
 
-        scored = varying_leads(batch.x).repeat_interleave(n_patches, dim=1) & hidden
+        scored = varying_leads(batch.x[:, leads]).repeat_interleave(n_patches, dim=1) & hidden
         inside = network.target_valid(n_times, tokens.device).repeat(n_leads, 1)  # (L * P, S)
         return {"loss": masked_mean_square(prediction, tokens, scored.unsqueeze(-1) & inside)}
+
+    def _draw_leads(self, batch):
+        """Leads that this update works with, in order."""
+        n_leads, device = self.encoder.n_leads, batch.x.device
+        count = max(1, round(self.lead_fraction * n_leads))
+        if count == n_leads:
+            return torch.arange(n_leads, device=device)
+        return torch.randperm(n_leads, generator=batch.generator, device=device)[:count].sort().values
 
 
 class SignalReconstruction(nn.Module):
