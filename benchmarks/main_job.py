@@ -43,7 +43,7 @@ def load(folder, seed):
     if folder is None:
         classes = ("normal", "atrial fibrillation", "left bundle branch block", "right bundle branch block",
                    "anterior myocardial infarction", "left ventricular hypertrophy")
-        X, y, groups = make_ecg(450, classes=classes, random_state=seed)
+        X, y, groups = make_ecg(360, classes=classes, random_state=seed)
         return {"name": "simulated ECGs", "X": X, "y": y, "groups": groups, "fs": 100, "crop": 2.5}
     folder = Path(folder)
     with warnings.catch_warnings():
@@ -101,9 +101,10 @@ def models(data, args):
     fs, n_times = data["fs"], data["X"].shape[-1]
     crop_size = None if data["crop"] is None else min(n_times, round(data["crop"] * fs))
     embedder = ECGSelfSupervisedEmbedder(
-        PatchTransformer(max(1, (crop_size or n_times) // (10 if crop_size else 36)), embed_dim=96, depth=4,
+        PatchTransformer(max(1, (crop_size or n_times) // (10 if crop_size else 36)), embed_dim=64, depth=3,
                          pooling="lead"),
-        MaskedReconstruction(mask_ratio=0.6), crop_size=crop_size, max_epochs=args.epochs, random_state=args.seed,
+        MaskedReconstruction(mask_ratio=0.6, lead_fraction=0.5), crop_size=crop_size, max_epochs=args.epochs,
+        batch_size=32, random_state=args.seed,
     )
     preprocessing = [("filter", BandpassFilter(0.5, 0.4 * fs if fs < 100 else 40.0, fs=fs)), ("scale", LeadScaler())]
     return preprocessing, embedder, clone(embedder).set_params(max_epochs=0)
@@ -150,7 +151,7 @@ def run(data, args):
             arms = {
                 ARMS[0]: make_pipeline(prepared, encoder, StandardScaler(),
                                        linear if y.ndim == 1 else OneVsRestClassifier(linear)),
-                ARMS[1]: make_pipeline(prepared, ECGClassifier(encoder, **end_to_end)),
+                ARMS[1]: make_pipeline(prepared, ECGClassifier(encoder, head_epochs=20, **end_to_end)),
                 ARMS[2]: make_pipeline(prepared, ECGClassifier(scratch, **end_to_end)),
             }
             for arm, pipe in arms.items():
@@ -249,8 +250,8 @@ def main():
     parser.add_argument("--records", metavar="FOLDER", help="folder of WFDB records; default: simulated ECGs")
     parser.add_argument("--output", default="demo", metavar="FOLDER", help="where figure and results go")
     parser.add_argument("--label-fractions", type=float, nargs="+", default=(0.1, 1.0), metavar="SHARE")
-    parser.add_argument("--epochs", type=int, default=60, help="pretraining epochs")
-    parser.add_argument("--updates", type=int, default=120, help="updates of each training with labels")
+    parser.add_argument("--epochs", type=int, default=80, help="pretraining epochs")
+    parser.add_argument("--updates", type=int, default=100, help="updates of each training with labels")
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -10,8 +10,8 @@ chosen on fold 8 for each arm and share; fold 9 is scored once.
 Arms:
 
 - ``linear probe``: logistic regression on the frozen pretrained embedding
-- ``fine-tuned``: the pretrained network, trained end to end
-- ``from scratch``: the same network and training, from random initialisation
+- ``fine-tuned``: the pretrained network, its head first and then end to end
+- ``from scratch``: the same network from random initialisation, with the same training end to end
 - ``ResNet1d``: the convolutional network from scratch, with the same number of epochs and updates
 
 Intervals are 95 %, bootstrapped over the patients of fold 9; with several draws of labelled patients, a resample also
@@ -83,8 +83,8 @@ def make_arm(arm, setting, n_labelled, pretrained, seed):
         "ResNet1d": (ECGSelfSupervisedEmbedder(ResNet1d(), **scratch), LinearHead(dropout=0.3)),
     }[arm]
     return ECGClassifier(
-        embedder, head, lead_dropout=0.1, learning_rate=setting, batch_size=32, warmup=0.2, random_state=seed,
-        max_epochs=max(30, epochs_for(200, n_labelled, 32)),
+        embedder, head, head_epochs=30 if arm == "fine-tuned" else 0, lead_dropout=0.1, learning_rate=setting,
+        batch_size=32, warmup=0.2, max_epochs=max(20, epochs_for(150, n_labelled, 32)), random_state=seed,
     )
 
 
@@ -131,7 +131,7 @@ def main():
 
     X, y, groups, fold = load(args.folder)
     unlabelled = X[fold <= 8]
-    pretraining = {"lr": 1.5e-3, "mask_ratio": 0.6, "lead_fraction": 0.5, "batch_size": 64}
+    pretraining = {"learning_rate": 1.5e-3, "mask_ratio": 0.6, "lead_fraction": 0.5, "batch_size": 64}
     embedder = ECGSelfSupervisedEmbedder(
         encoder(), MaskedReconstruction(mask_ratio=0.6, lead_fraction=0.5), crop_size=CROP, max_epochs=args.epochs,
         batch_size=64, learning_rate=1.5e-3, checkpoint_dir=args.work, verbose=1, random_state=args.seed,

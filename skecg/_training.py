@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,9 +281,10 @@ class _Trainer(NeuralNet):
     def notify(self, method_name, **kwargs):
         try:
             super().notify(method_name, **kwargs)
-        except KeyboardInterrupt:
-            # skorch's EarlyStopping stops with the same exception as the user does
-            if method_name == "on_epoch_end" and any(isinstance(c, EarlyStopping) for _, c in self.callbacks_):
+        except KeyboardInterrupt as error:
+            # skorch's EarlyStopping stops with the same exception as the user does: look at who raised
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if isinstance(frame.f_locals.get("self"), EarlyStopping):
                 raise _Stop from None
             raise
 

@@ -217,13 +217,14 @@ def _check_values(X):
     for rows in row_blocks(X):
         block = np.asarray(as_3d(X[rows]))
         with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(block.sum()):
+            if np.isfinite(block.sum(dtype=np.float32)):
                 continue
-        infinite = np.isinf(block)
+        infinite = np.abs(block) > np.finfo(np.float32).max
         if infinite.any():
             sample, lead, _ = np.argwhere(infinite)[0]
             raise ValueError(
-                f"Input X contains infinity (inf), first in sample {rows.start + sample}, lead {lead}. "
+                f"Input X contains infinity (inf) or a value too large for float32, first in sample "
+                f"{rows.start + sample}, lead {lead}. "
                 "Remove such records or repair them before fitting."
             )
         n_missing = np.isnan(block).sum(axis=2)

@@ -65,7 +65,8 @@ class LinearHead(Head):
 class _LinearModule(nn.Module):
     def __init__(self, n_features, n_outputs, dropout):
         super().__init__()
-        self.norm = nn.BatchNorm1d(n_features, affine=False)
+        # the default eps would be a variance of its own beside that of small embeddings
+        self.norm = nn.BatchNorm1d(n_features, affine=False, eps=1e-10)
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(n_features, n_outputs)
         nn.init.zeros_(self.linear.weight)
@@ -77,6 +78,7 @@ class _LinearModule(nn.Module):
             self.linear.bias.copy_(logits)
 
     def forward(self, h, padding_mask=None):
+        h = h.float()
         if self.training and len(h) < 2:  # a variance needs two samples
             h = (h - self.norm.running_mean) / torch.sqrt(self.norm.running_var + self.norm.eps)
         else:

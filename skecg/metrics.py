@@ -1,7 +1,7 @@
 """Scores that stay defined when a class is missing, and their intervals."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
@@ -52,11 +52,16 @@ def macro_roc_auc(y_true, y_score, *, labels=None):
             f"y_score has shape {y_score.shape}, expected one column per class, {y_true.shape}. Pass labels=classes_ if "
             "y_true may lack a class."
         )
-    positives = y_true.astype(bool).sum(axis=0)
+    y_true = y_true.astype(bool)
+    positives = y_true.sum(axis=0)
     defined = (positives > 0) & (positives < len(y_true))
     if not defined.any():
         return float("nan")
-    return float(np.mean([roc_auc_score(y_true[:, k].astype(bool), y_score[:, k]) for k in np.flatnonzero(defined)]))
+    y_true, y_score, positives = y_true[:, defined], y_score[:, defined], positives[defined]
+    # the area is the Mann-Whitney statistic: all classes at once, and fast enough for a bootstrap
+    rank_sums = np.where(y_true, rankdata(y_score, axis=0), 0.0).sum(axis=0)
+    areas = (rank_sums - positives * (positives + 1) / 2) / (positives * (len(y_true) - positives))
+    return float(areas.mean())
 
 
 def bootstrap_interval(statistic, groups, *, confidence_level=0.95, n_resamples=1000, random_state=None):

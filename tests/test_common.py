@@ -241,7 +241,7 @@ INVALID = {
     },
     ResNet1d: {"width": 0, "depths": 2, "kernel_size": 0, "dropout": -0.1, "any_length": 2},
     MaskedReconstruction: {
-        "mask_ratio": 1.0, "patch_size": 0, "decoder_dim": 0, "decoder_depth": 0, "decoder_heads": 0,
+        "mask_ratio": 1.0, "patch_size": 0, "lead_fraction": 0.0, "decoder_dim": 0, "decoder_depth": 0, "decoder_heads": 0,
     },
     LinearHead: {"dropout": 1.0},
 }

@@ -26,7 +26,7 @@ def embedder(encoder, **params):
 
 
 def classifier(encoder):
-    return ECGClassifier(embedder(encoder, max_epochs=0), max_epochs=15, batch_size=16, learning_rate=1e-2, random_state=0)
+    return ECGClassifier(embedder(encoder, max_epochs=0), max_epochs=10, batch_size=16, learning_rate=2e-2, random_state=0)
 
 
 def patches():
@@ -73,6 +73,11 @@ NOT_IN_3D = {
     "check_classifiers_multilabel_output_format_predict_proba",
     "check_classifiers_multilabel_output_format_decision_function",
 }
+# Of classifiers, these take labels out of X.
+LABELS_FROM_X = {
+    "check_dict_unchanged", "check_dont_overwrite_parameters", "check_methods_subset_invariance",
+    "check_methods_sample_order_invariance",
+}
 
 
 def two_leads(estimator, X, X_test=None, kernel=None):
@@ -92,16 +97,18 @@ def on_subsets(function, X):
     return np.ravel(whole), np.ravel(np.concatenate(parts))
 
 
-def feedable(name, estimator):
-    for estimator, check in checks.estimator_checks_generator(estimator):
-        function = getattr(check, "func", check)
-        if function.__name__ not in NOT_IN_3D:
-            options = "".join(f"-{k}={v}" for k, v in getattr(check, "keywords", {}).items())
+def feedable(name, original):
+    for estimator, check in checks.estimator_checks_generator(original):
+        function, keywords = getattr(check, "func", check), getattr(check, "keywords", {})
+        if function.__name__ == "check_classifiers_train" and (name == "head-classifier" or keywords):
+            continue  # the mean of a token and its mirror image knows no class; memmaps have their twin
+        if function.__name__ not in NOT_IN_3D | (LABELS_FROM_X if name in CLASSIFIERS else set()):
+            options = "".join(f"-{k}={v}" for k, v in keywords.items())
             yield pytest.param(estimator, check, id=f"{name}-{function.__name__}{options}")
 
 
 @pytest.mark.parametrize(
-    ("estimator", "check"), [param for name, e in ESTIMATORS.items() for param in feedable(name, clone(e))])
+    ("estimator", "check"), [param for name, original in ESTIMATORS.items() for param in feedable(name, original)])
 def test_estimator_check_on_two_leads(estimator, check, monkeypatch):
     monkeypatch.setattr(checks, "_enforce_estimator_tags_X", two_leads)
     monkeypatch.setattr(checks, "_apply_on_subsets", on_subsets)
@@ -260,7 +267,7 @@ def test_other_lengths(fitted):
 
 def test_sparse_input_is_refused(fitted):
     matrix = sparse.csr_array(X[:, 0])
-    with pytest.raises(TypeError, match="(?i)sparse"):
+    with pytest.raises(TypeError, match=r"(?i)sparse"):
         clone(fitted).fit(matrix, Y)
 
 

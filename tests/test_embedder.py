@@ -101,8 +101,9 @@ BAD_VALUES = {
     "both infinities": (lambda X: with_value(X, np.s_[2, 1, 50:52], [np.inf, -np.inf]), "infinity.*sample 2, lead 1"),
     "infinite beside a missing lead": (
         lambda X: with_value(with_value(X, np.s_[2, 0], np.nan), np.s_[5, 1, 50], np.inf), "infinity.*sample 5, lead 1"),
+    "beyond float32": (lambda X: X.astype(np.float64) * 1e40, "(?i)infinity|too large"),
     "empty": (lambda X: X[:0], r"0 sample\(s\)"),
-    "no leads": (lambda X: X[:, :0], "0 lead|0 feature"),
+    "no leads": (lambda X: X[:, :0], "n_leads=0|0 lead|0 feature"),
     "complex": (lambda X: X.astype(complex), "Complex data not supported"),
     "text": (lambda X: np.full(X.shape, "a"), "(?i)could not convert string|dtype"),
     "ragged": (lambda X: [X[0, 0].tolist(), X[0, 0, :10].tolist()], "inhomogeneous"),
@@ -452,15 +453,14 @@ def test_no_epochs_is_the_initialisation_of_the_same_seed(X, encoder):
 
 
 def test_warm_start_continues(X):
-    embedder = make(max_epochs=6, learning_rate=3e-3, warm_start=True).fit(X)
+    embedder = make(max_epochs=15, learning_rate=3e-3, warm_start=True).fit(X)
     first = state_bytes(embedder)
     embedder.fit(X)
-    assert [row["epoch"] for row in embedder.history_] == list(range(1, 13))
+    assert [row["epoch"] for row in embedder.history_] == list(range(1, 31))
     losses = [row["loss"] for row in embedder.history_]
-    assert min(losses[6:]) < min(losses[:6])
-    assert losses[6] < losses[0]
+    assert np.mean(losses[15:]) < 0.97 * np.mean(losses[:15])
     assert state_bytes(embedder) != first
-    cold = make(max_epochs=6, learning_rate=3e-3).fit(X)
+    cold = make(max_epochs=15, learning_rate=3e-3).fit(X)
     assert state_bytes(cold) == first
 
 
@@ -478,12 +478,12 @@ def test_warm_start_refuses_other_shapes(X):
 
 def test_partial_fit_continues(X):
     embedder = make(learning_rate=3e-3)
-    for _ in range(8):
+    for _ in range(40):
         assert embedder.partial_fit(X) is embedder
-    assert [row["epoch"] for row in embedder.history_] == list(range(1, 9))
+    assert [row["epoch"] for row in embedder.history_] == list(range(1, 41))
     assert {row["learning_rate"] for row in embedder.history_} == {3e-3}
     losses = [row["loss"] for row in embedder.history_]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
     assert state_bytes(embedder.fit(X)) == state_bytes(make(learning_rate=3e-3).fit(X))  # fit starts cold
 
 

@@ -125,7 +125,7 @@ def test_public_names():
         elif name in skecg._ROOMS:
             assert value.__name__ == f"skecg.{name}"
             assert value.__doc__
-    with pytest.raises(AttributeError, match="has no attribute 'Embedder'; it offers .*ECGSelfSupervisedEmbedder"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'Embedder'; it offers .*ECGSelfSupervisedEmbedder"):
         skecg.Embedder  # noqa: B018
 
 

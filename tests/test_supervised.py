@@ -124,7 +124,7 @@ def test_embedder_of_another_kind(data, patches):
     X, y, _ = data
     with pytest.raises(ValueError, match="'embedder' parameter of ECGClassifier must be"):
         make(PCA()).fit(X, y)
-    with pytest.raises(ValueError, match="The frozen estimator is a PCA.*HeadClassifier"):
+    with pytest.raises(ValueError, match=r"The frozen estimator is a PCA.*HeadClassifier"):
         make(FrozenEstimator(PCA().fit(X[:, 0]))).fit(X, y)
     with pytest.raises(NotFittedError, match="FrozenEstimator holds an ECGSelfSupervisedEmbedder that is not fitted"):
         make(FrozenEstimator(make_embedder())).fit(X, y)
@@ -490,7 +490,7 @@ def test_y_val_of_multilabel_has_as_many_labels(three, patches):
     X, y, _ = three
     Y = (np.unique(y)[:, None] == y).T.astype(int)
     assert "valid_loss" in make(patches).fit(X, Y, X_val=X, y_val=Y).history_[0]
-    with pytest.raises(ValueError, match="(?i)y_val"):
+    with pytest.raises(ValueError, match=r"(?i)y_val"):
         make(patches).fit(X, Y, X_val=X, y_val=Y[:, :2])
 
 
@@ -602,3 +602,28 @@ def test_padding_in_sequences_does_not_matter():
 def test_input_is_left_alone(data, pretrained):
     X, y, groups = data  # read-only
     make(pretrained, early_stopping=True).fit(X, y, groups=groups).predict(X)
+
+
+class Missing(Callback):
+    """Share of leads that are missing, in training and in validation."""
+
+    def __init__(self):
+        self.train, self.valid = [], []
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        valid = torch.ones(len(batch), 2, dtype=torch.bool) if batch.lead_valid is None else batch.lead_valid
+        assert valid.any(dim=1).all()
+        (self.train if training else self.valid).append(1 - valid.float().mean().item())
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_lead_dropout_is_for_training_only(data, patches, trainable):
+    X, y, _ = data
+    missing = Missing()
+    dropping = make(patches, lead_dropout=0.4, trainable=trainable, max_epochs=6, callbacks=[missing])
+    dropping.fit(X, y, X_val=X, y_val=y)
+    # of two leads, both would go in 0.16 of the samples, which keep both: 0.4 - 0.16 of the leads are missing
+    assert abs(np.mean(missing.train) - 0.24) < 0.06
+    assert set(missing.valid) == {0.0}
+    assert state_bytes(dropping) != state_bytes(make(patches, trainable=trainable, max_epochs=6).fit(X, y))
+    assert_array_equal(dropping.predict_proba(X)[:3], dropping.predict_proba(X[:3]))

@@ -293,7 +293,7 @@ def test_module_state_is_a_copy_and_comes_back_read_only():
     assert not other.training
     other[0].weight.data.add_(1)  # its own memory
     assert_array_equal(state["0.weight"], before["0.weight"])
-    with pytest.raises(RuntimeError, match="(?i)missing key"):
+    with pytest.raises(RuntimeError, match=r"(?i)missing key"):
         load_module_state(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), {"0.weight": before["0.weight"]})
 
 
@@ -319,8 +319,8 @@ class Threads(Callback):
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_deterministic_fit_uses_one_thread_and_gives_them_back(two_threads, name):
     one, two = Threads(), Threads()
-    fit(name, deterministic=True, callbacks=[one])
-    fit(name, callbacks=[two])
+    fit(name, deterministic=True, callbacks=[one], max_epochs=1, batch_size=22)
+    fit(name, callbacks=[two], max_epochs=1, batch_size=22)
     assert one.seen == {1}
     assert two.seen == {2}
     assert torch.get_num_threads() == 2
@@ -474,6 +474,14 @@ def test_keyboard_interrupt_leaves_fit(name, hook):
 def test_keyboard_interrupt_beside_early_stopping_leaves_fit():
     with pytest.raises(KeyboardInterrupt):
         fit("embedder", callbacks=[EarlyStopping("train_loss"), Fail(KeyboardInterrupt(), "on_batch_end")])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_keyboard_interrupt_at_the_end_of_an_epoch_is_not_early_stopping(first):
+    """skorch's EarlyStopping stops by the same exception; the user's Ctrl-C must still leave fit."""
+    callbacks = [EarlyStopping("train_loss"), Fail(KeyboardInterrupt(), "on_epoch_end")]
+    with pytest.raises(KeyboardInterrupt):
+        fit("embedder", callbacks=callbacks[::-1] if first else callbacks)
 
 
 class Diverging(Objective):

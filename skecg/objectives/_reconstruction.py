@@ -112,8 +112,11 @@ class PatchReconstruction(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(dim, n_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, network.patch_size)
-        for part in (self.narrow, self.place, self.blocks, self.predict):
+        for part in (self.narrow, self.place, self.blocks):
             init_transformer_weights(part)
+        # predictions start near zero, where the loss is one: a wilder start takes epochs to unlearn
+        nn.init.xavier_uniform_(self.predict.weight, gain=0.1)
+        nn.init.zeros_(self.predict.bias)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, batch):
@@ -143,9 +146,11 @@ class PatchReconstruction(nn.Module):
         z = self.mask_token.to(h.dtype).expand(*hidden.shape, -1)
         z = z.scatter(1, visible.unsqueeze(-1).expand(-1, -1, z.shape[-1]), self.narrow(h).to(z.dtype))
         z = z + self.place(positions).to(z.dtype)
+        # each lead on its own: what the leads have in common is for the encoder to find
+        z = z.reshape(len(z) * n_leads, n_patches, -1)  # (B * L, P, D')
         for block in self.blocks:
-            z = block(z, padding)
-        prediction = self.predict(self.norm(z))  # (B, L * P, S)
+            z = block(z)
+        prediction = self.predict(self.norm(z)).reshape(tokens.shape)  # (B, L * P, S)
 
         scored = varying_leads(batch.x[:, leads]).repeat_interleave(n_patches, dim=1) & hidden
         inside = network.target_valid(n_times, tokens.device).repeat(n_leads, 1)  # (L * P, S)

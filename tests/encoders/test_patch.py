@@ -159,7 +159,7 @@ def test_pooling_by_lead():
     _, network = build(pooling="lead")
     assert network.n_features == 48
     x, valid = torch.from_numpy(X), torch.tensor([[True, False, True]] * 6)
-    h, padding = network.encode_tokens(x, valid)
+    h, _ = network.encode_tokens(x, valid)
     pooled = network(x, valid).unflatten(1, (3, 16))
     assert_close(pooled[:, 0], h[:, :7].mean(dim=1))
     assert_close(pooled[:, 2], h[:, 14:].mean(dim=1))

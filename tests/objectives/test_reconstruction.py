@@ -72,10 +72,10 @@ def naive_patch_loss(module, encoder, X, mask, leads=range(N_LEADS)):
         z = torch.stack([
             module.place(positions[lead, p])
             + (module.mask_token if hidden[p] else module.narrow(h[visible.index((lead, p))]))
-            for lead, p in places])[None]
+            for lead, p in places]).unflatten(0, (len(present), N_PATCHES))
         for block in module.blocks:
-            z = block(z)
-        predicted = module.predict(module.norm(z))[0]
+            z = torch.cat([block(z[[i]]) for i in range(len(present))])  # the decoder sees one lead at a time
+        predicted = module.predict(module.norm(z)).flatten(0, 1)
         for (lead, p), values in zip(places, predicted, strict=True):
             if not hidden[p] or np.ptp(sample[lead]) == 0:
                 continue
@@ -217,7 +217,7 @@ def test_only_flat_or_missing_leads_give_no_loss(name, mask):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_loss_is_that_of_the_mean_if_nothing_is_known(name):
-    """On standardised noise an untrained module does about as well as predicting zero, a trained one not better."""
+    """On standardised noise, predicting zero has a loss of one; an untrained module starts near it."""
     X = signals(256, seed=2)
     encoder, module = build(name, X)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def test_loss_is_that_of_the_mean_if_nothing_is_known(name):
         module.predict.bias.zero_()
     assert abs(module(make_batch(encoder, X))["loss"].item() - 1) < 0.03
     fresh = build_seeded(lambda: MaskedReconstruction(patch_size=PATCH).build(clone(encoder).fit(X).build()), 0)
-    assert 0.9 < fresh(make_batch(encoder, X))["loss"].item() < 3
+    assert 0.95 < fresh(make_batch(encoder, X))["loss"].item() < 1.4
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -258,11 +258,11 @@ def test_it_learns_to_reconstruct(name):
     X = make_ecg(60, classes=["normal"], duration=2.0, lead_names=("I", "II", "V5"), noise=0.2, random_state=0)[0]
     encoder = {"patches": PatchTransformer(10, 32, 2), "resnet": ResNet1d(16, (1, 1))}[name]
     embedder = ECGSelfSupervisedEmbedder(
-        encoder, MaskedReconstruction(0.3, patch_size=10), max_epochs=60, batch_size=10, learning_rate=3e-3,
+        encoder, MaskedReconstruction(0.3, patch_size=10), max_epochs=40, batch_size=10, learning_rate=3e-3,
         precision="float32", random_state=0).fit(X)
     losses = [row["loss"] for row in embedder.history_]
     assert np.mean(losses[-5:]) < 0.97  # better than predicting the mean of the signals, whose loss is one
-    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+    assert np.mean(losses[-5:]) < 0.97 * losses[0]
 
 
 @pytest.mark.parametrize("name", ENCODERS)
