@@ -46,6 +46,8 @@ plot_formats = [("svg", 100)]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skecg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -30,7 +30,7 @@ from sklearn.svm import SVC
 from sklearn.utils import Bunch
 
 import skecg
-from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier, persistence
+from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier, _codec, persistence
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.objectives import MaskedReconstruction
 from skecg.preprocessing import BandpassFilter, LeadScaler
@@ -399,7 +399,7 @@ ATOMS = (
     ])
 )
 KEYS = st.none() | st.booleans() | st.integers() | st.text() | st.tuples(st.integers(), st.text())
-NUMERIC = st.sampled_from(sorted(persistence._NUMERIC))
+NUMERIC = st.sampled_from(sorted(_codec.NUMERIC))
 ARRAYS = hnp.arrays(NUMERIC, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)) | hnp.arrays(
     st.sampled_from(["<U5", ">U3", object]), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3),
     elements=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3),
@@ -438,9 +438,9 @@ class Tensors(dict):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(VALUES)
 def test_plain_values_come_back_identical(value):
-    encoder = persistence._Encoder()
+    encoder = _codec.Encoder()
     text = json.dumps(encoder.encode(value, "value"), allow_nan=False)
-    decoded = persistence._Decoder(Tensors(encoder.arrays)).decode(json.loads(text))
+    decoded = _codec.Decoder(Tensors(encoder.arrays)).decode(json.loads(text))
     assert same(value, decoded)
 
 

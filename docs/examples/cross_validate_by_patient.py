@@ -15,15 +15,16 @@ from skecg.encoders import PatchTransformer
 from skecg.objectives import MaskedReconstruction
 from skecg.preprocessing import BandpassFilter, LeadScaler
 
-X, y, groups = make_ecg(
-    150, classes=("normal", "left bundle branch block", "anterior myocardial infarction"), duration=5.0, random_state=0)
+classes = ("normal", "left bundle branch block", "anterior myocardial infarction")
+X, y, groups = make_ecg(150, classes=classes, duration=5.0, random_state=0)
 print("X", X.shape, "with", len(set(groups)), "patients and", len(set(y)), "classes")
 
 pipe = Pipeline([
     ("filter", BandpassFilter(0.5, 40.0, fs=100)),
     ("scale", LeadScaler()),
     ("embedder", ECGSelfSupervisedEmbedder(
-        PatchTransformer(patch_size=25, embed_dim=32, depth=2, pooling="lead"), MaskedReconstruction(decoder_dim=32),
+        PatchTransformer(patch_size=25, embed_dim=32, depth=2, pooling="lead"),
+        MaskedReconstruction(decoder_dim=32),
         crop_size=250, max_epochs=30, batch_size=16, learning_rate=3e-3, random_state=0)),
     ("standardize", StandardScaler()),
     ("head", LogisticRegression(max_iter=1000)),
@@ -39,4 +40,5 @@ for name, model in {"pretrained": pipe, "random features": scratch}.items():
 
 pipe.fit(X, y)
 history = pipe["embedder"].history_
-print(f"pretraining loss: {history[0]['loss']:.2f} after epoch 1, {history[-1]['loss']:.2f} after epoch {len(history)}")
+print(f"pretraining loss: {history[0]['loss']:.2f} after epoch 1, "
+      f"{history[-1]['loss']:.2f} after epoch {len(history)}")

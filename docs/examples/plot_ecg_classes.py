@@ -5,10 +5,13 @@ import numpy as np
 
 from skecg.datasets import make_ecg
 
-classes = ("normal", "atrial fibrillation", "premature ventricular contractions", "left bundle branch block",
-           "anterior myocardial infarction", "left ventricular hypertrophy")
+classes = (
+    "normal", "atrial fibrillation", "premature ventricular contractions",
+    "left bundle branch block", "anterior myocardial infarction", "left ventricular hypertrophy",
+)
 leads, fs = ("II", "V1"), 250
-X, y, _ = make_ecg(6, classes=classes, duration=4.0, fs=fs, lead_names=leads, noise=0.5, random_state=3)
+X, y, _ = make_ecg(
+    6, classes=classes, duration=4.0, fs=fs, lead_names=leads, noise=0.5, random_state=3)
 
 figure, axes = plt.subplots(len(classes), 2, figsize=(9, 8), sharex=True, layout="constrained")
 times = np.arange(X.shape[-1]) / fs

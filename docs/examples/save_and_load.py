@@ -14,10 +14,12 @@ from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer
 from skecg.preprocessing import LeadScaler
 
-X, y, groups = make_ecg(60, classes=("normal", "atrial fibrillation"), duration=4.0, random_state=0)
+classes = ("normal", "atrial fibrillation")
+X, y, groups = make_ecg(60, classes=classes, duration=4.0, random_state=0)
 model = Pipeline([
     ("scale", LeadScaler()),
-    ("embedder", ECGSelfSupervisedEmbedder(PatchTransformer(embed_dim=32, depth=2), max_epochs=3, random_state=0)),
+    ("embedder", ECGSelfSupervisedEmbedder(
+        PatchTransformer(embed_dim=32, depth=2), max_epochs=3, random_state=0)),
     ("head", LogisticRegression(max_iter=1000)),
 ]).fit(X, y)
 
