@@ -35,6 +35,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
@@ -58,7 +59,7 @@ html_theme_options = {
     "show_nav_level": 2,
     "navigation_with_keys": False,
 }
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "examples/index": []}
 
 ROOT_NAMES = list(skecg._PUBLIC)
 

@@ -71,7 +71,7 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
             self.classes_ = np.unique(y)
             if len(self.classes_) < 2:
                 raise ValueError(
-                    f"{type(self).__name__} needs samples of at least 2 classes; y holds 1 class ({self.classes_[0]!r})."
+                    f"{type(self).__name__} needs samples of at least 2 classes; y holds 1 class ({self.classes_[0]})."
                 )
         check_consistent_length(X, y)
         return self._encode_known_labels(y)

@@ -47,7 +47,7 @@ class ECGClassifier(NetworkClassifier):
         What the labels train: everything, the head, or the head and the network's top ``k`` blocks.
     head_epochs : int, default=0
         Passes in which the head trains alone before everything does. A random head sends random gradients into pretrained
-        weights; with few labels that costs accuracy (Kumar et al., 2022).
+        weights, which can cost accuracy (Kumar et al., 2022).
     lead_dropout : float, default=0.0
         Probability that a lead of a training sample is taken away, drawn anew for every presentation. Makes the
         predictions robust to missing leads, and regularises.

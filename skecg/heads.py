@@ -42,7 +42,8 @@ class LinearHead(Head):
     Notes
     -----
     The standardisation is a batch normalisation without gain and shift: embeddings of a pretrained network may have any
-    scale, and a linear layer on them would learn at a rate that depends on it. After training it is folded constants.
+    scale, and a linear layer on them would learn at a rate that depends on it. After training it is a fixed shift and
+    scale.
 
     Examples
     --------

@@ -56,6 +56,7 @@ class PatchTransformer(Encoder):
     References
     ----------
     Dosovitskiy A, et al. An image is worth 16x16 words. ICLR 2021.
+
     Na Y, Park M, Tae Y, Joo S. Guiding masked representation learning to capture spatio-temporal relationship of
     electrocardiogram. ICLR 2024.
 

@@ -47,6 +47,7 @@ class ResNet1d(Encoder):
     References
     ----------
     He T, et al. Bag of tricks for image classification with convolutional neural networks. CVPR 2019.
+
     Strodthoff N, Wagner P, Schaeffter T, Samek W. Deep learning for ECG analysis: benchmarks and insights from PTB-XL.
     IEEE J Biomed Health Inform 25(5):1519-1528, 2021.
 

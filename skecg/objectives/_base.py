@@ -66,6 +66,7 @@ class Objective(BaseEstimator):
     --------
     A user's own objective: the embedding of a noisy view predicts the embedding of the clean one.
 
+    >>> import torch
     >>> from torch import nn
     >>> from skecg.objectives import Objective
     >>> class DenoisingModule(nn.Module):
@@ -74,7 +75,7 @@ class Objective(BaseEstimator):
     ...         self.encoder, self.noise_std = network, noise_std
     ...         self.predict = nn.Linear(network.embed_dim, network.patch_size)
     ...     def forward(self, batch):
-    ...         noise = torch.randn(batch.x.shape, generator=batch.generator)
+    ...         noise = torch.randn(batch.x.shape, generator=batch.generator, device=batch.x.device)
     ...         h, _ = self.encoder.encode_tokens(batch.x + self.noise_std * noise, batch.lead_valid)
     ...         return {"loss": nn.functional.mse_loss(self.predict(h), self.encoder.tokenize(batch.x))}
     >>> class Denoising(Objective):
@@ -95,6 +96,10 @@ class Objective(BaseEstimator):
 
     def check_encoder(self, encoder):
         """Refuse an encoder whose tokens this objective cannot predict.
+
+        Parameters
+        ----------
+        encoder : Encoder
 
         Raises
         ------

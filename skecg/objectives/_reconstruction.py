@@ -43,6 +43,7 @@ class MaskedReconstruction(Objective):
     References
     ----------
     He K, Chen X, Xie S, Li Y, Dollar P, Girshick R. Masked autoencoders are scalable vision learners. CVPR 2022.
+
     Zhang H, et al. MaeFE: masked autoencoders family of electrocardiogram for self-supervised pretraining and transfer
     learning. IEEE Trans Instrum Meas 72, 2023.
 
