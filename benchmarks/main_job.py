@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from _common import epochs_for, label_budget, machine, write_json
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -250,7 +251,10 @@ def main():
     parser.add_argument("--updates", type=int, default=100, help="updates of each training with labels")
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1,
+                        help="of torch; more are faster on idle cores, and far slower where other programs run")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
 
     data = load(args.records, args.seed)
     folds, classes, scores, labelled, history = run(data, args)

@@ -282,7 +282,10 @@ class SupervisedModule(nn.Module):
         self.network, self.head = network, head
         self.register_buffer("weights", weights)
         self.frozen = []
-        if network is not None and trainable != "all":
+        if network is None:
+            return
+        network.requires_grad_(True)
+        if trainable != "all":
             k = 0 if trainable == "head" else trainable
             if k > len(network.blocks):
                 raise ValueError(

@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from skorch.callbacks import Callback
 
 from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier
-from skecg._training import module_state
+from skecg._training import _drop_leads, module_state
 from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.heads import Head, LinearHead
@@ -627,3 +627,34 @@ def test_lead_dropout_is_for_training_only(data, patches, trainable):
     assert set(missing.valid) == {0.0}
     assert state_bytes(dropping) != state_bytes(make(patches, trainable=trainable, max_epochs=6).fit(X, y))
     assert_array_equal(dropping.predict_proba(X)[:3], dropping.predict_proba(X[:3]))
+
+
+def test_head_epochs_alone_are_training_the_head(data, pretrained):
+    X, y, _ = data
+    alone = make(pretrained, head_epochs=3, max_epochs=0).fit(X, y)
+    head = make(pretrained, trainable="head", max_epochs=3).fit(X, y)
+    assert not changed(alone, pretrained)
+    assert_array_equal(alone.predict_proba(X), head.predict_proba(X))
+
+
+@pytest.mark.parametrize("head", ["vectors", "tokens"])
+def test_head_epochs_come_first_and_then_everything_trains(data, pretrained, head):
+    X, y, _ = data
+    classifier = make(
+        pretrained, head=LinearHead() if head == "vectors" else LastTokenHead(), head_epochs=2, max_epochs=3
+    ).fit(X, y)
+    assert [row["epoch"] for row in classifier.history_] == [1, 2, 3, 4, 5]
+    assert changed(classifier, pretrained)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.6])
+def test_dropped_leads(probability):
+    X = np.ones((4000, 3, 5), np.float32)
+    X[::2, 0] = np.nan  # missing before
+    dropped = np.isnan(_drop_leads(X, probability, np.random.default_rng(0)))
+    assert (dropped.any(axis=2) == dropped.all(axis=2)).all()
+    assert dropped[::2, 0].all()
+    assert not dropped.all(axis=(1, 2)).any()
+    # of three leads, dropping is undone if all three were hit
+    expected = probability * (1 - probability**2)
+    assert abs(dropped[1::2, 0, 0].mean() - expected) < 4 * np.sqrt(expected / 2000)
