@@ -6,6 +6,8 @@ import pytest
 
 # before scipy is imported: one of scikit-learn's checks is skipped without it
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Small networks: a second thread gains little, and stalls where another program has the core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
