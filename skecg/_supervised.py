@@ -49,8 +49,8 @@ class ECGClassifier(NetworkClassifier):
         Passes in which the head trains alone before everything does. A random head sends random gradients into pretrained
         weights, which can cost accuracy (Kumar et al., 2022).
     lead_dropout : float, default=0.0
-        Probability that a lead of a training sample is taken away, drawn anew for every presentation. Makes the
-        predictions robust to missing leads, and regularises.
+        Probability that a lead of a training sample is taken away, drawn anew for every presentation, against
+        overfitting and for data in which leads are missing.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss. Multi-label targets: "balanced" weights each label's positives.
     early_stopping : bool, default=False

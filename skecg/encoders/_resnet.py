@@ -41,7 +41,7 @@ class ResNet1d(Encoder):
     Notes
     -----
     Departures from the two-dimensional original: one dimension, basic blocks, wider kernels, and three stages of one
-    block, which did better on 1,600 recordings than four of two. Kept: three-convolution stem with pooling, average
+    block by default, for sets of thousands rather than millions of recordings. Kept: three-convolution stem with pooling, average
     pooling before the 1x1 shortcut, last normalisation of a block started at zero.
 
     References

@@ -17,7 +17,8 @@ class MaskedReconstruction(Objective):
     A fresh random part of each window is hidden in all leads at once (a mask per lead would leave the limb leads to
     linear algebra), and the original signal is predicted there. With an encoder of patches
     (:class:`~skecg.encoders.PatchTransformer`) only the visible patches pass through the encoder and a light
-    transformer decoder predicts the hidden ones. With an encoder of the signal (:class:`~skecg.encoders.ResNet1d`) the
+    transformer decoder predicts the hidden ones, each lead on its own: what the leads have in common is left for the
+    encoder to find. With an encoder of the signal (:class:`~skecg.encoders.ResNet1d`) the
     hidden time steps are replaced by a learned value per lead and a linear decoder predicts the signal.
 
     The loss is the squared error over hidden samples, in units of the training signals' variance. Missing leads,
@@ -32,7 +33,7 @@ class MaskedReconstruction(Objective):
         into about 40 patches.
     lead_fraction : float, default=1.0
         Share of the leads that an update works with, drawn for each batch (encoders of patches only). Fewer leads make
-        an update cheaper, and the embedding more robust to missing leads.
+        an update cheaper.
     decoder_dim : int, default=64
         Width of the transformer decoder (patches only).
     decoder_depth : int, default=1
