@@ -40,9 +40,9 @@ class ResNet1d(Encoder):
 
     Notes
     -----
-    Departures from the two-dimensional original: one dimension, basic blocks, wider kernels, and three stages of one
-    block by default, for sets of thousands rather than millions of recordings. Kept: three-convolution stem with pooling, average
-    pooling before the 1x1 shortcut, last normalisation of a block started at zero.
+    Departures from the two-dimensional original: one dimension, basic blocks, wider kernels, and by default three stages
+    of one block, for sets of thousands rather than millions of recordings. Kept: three-convolution stem with pooling,
+    average pooling before the 1x1 shortcut, last normalisation of a block started at zero.
 
     References
     ----------
