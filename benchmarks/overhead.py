@@ -27,8 +27,8 @@ from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.objectives import MaskedReconstruction
 
 ENCODERS = {
-    "PatchTransformer, 64 wide, 2 blocks": PatchTransformer(25, 64, 2),
-    "PatchTransformer, 128 wide, 4 blocks": PatchTransformer(25, 128, 4),
+    "PatchTransformer, 64 wide, 2 blocks": PatchTransformer(100, 64, 2),
+    "PatchTransformer, 128 wide, 4 blocks": PatchTransformer(100, 128, 4),
     "ResNet1d, 32 wide": ResNet1d(),
 }
 

@@ -11,7 +11,7 @@ _ALIASES = {"mli": "I", "mlii": "II", "mliii": "III"}
 _BY_LOWER = {name.lower(): name for name in STANDARD_LEADS}
 
 # Rows looked at together: small enough that a memmap is never resident as a whole.
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 4 * 2**20
 
 
 def canonical_lead_name(name):
@@ -102,7 +102,7 @@ def as_3d(X):
 
 
 def row_blocks(X):
-    """Slices over the first axis, each covering about 16 MiB."""
+    """Slices over the first axis, each covering about 4 MiB."""
     step = max(1, _BLOCK_BYTES // max(1, X.itemsize * int(np.prod(X.shape[1:]))))
     return [slice(start, min(start + step, len(X))) for start in range(0, len(X), step)]
 

@@ -54,7 +54,7 @@ class BandpassFilter(OneToOneFeatureMixin, _SignalTransformer):
     - The ends are extended by odd reflection over one period of the lower cut-off (2 s at 0.5 Hz), or less
       where a signal is shorter. scipy's default of 27 samples left 50 times the error at the ends of a sine.
       What is within about a second of either end still depends on that extension.
-    - Arithmetic is float64 in blocks of about 16 MiB; the result has the dtype of ``X``.
+    - Arithmetic is float64 in blocks of about 4 MiB; the result has the dtype of ``X``.
 
     Examples
     --------
@@ -160,7 +160,7 @@ class LeadScaler(OneToOneFeatureMixin, _SignalTransformer):
     Notes
     -----
     - A flat lead becomes 0. A missing lead (NaN) stays missing and counts nowhere.
-    - Sums are float64, over blocks of about 16 MiB; the result has the dtype of ``X``.
+    - Sums are float64, over blocks of about 4 MiB; the result has the dtype of ``X``.
 
     Examples
     --------
