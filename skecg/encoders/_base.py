@@ -72,9 +72,9 @@ class Encoder(BaseEstimator):
         ndarray with one row per sample
             Here: X as float32, missing leads filled with ``center_``.
         """
-        X = X.astype(np.float32)
-        np.copyto(X, np.float32(self.center_), where=np.isnan(X))
-        return X
+        X = np.asarray(X, dtype=np.float32)
+        missing = np.isnan(X[..., :1])  # a lead is missing from end to end
+        return np.where(missing, np.float32(self.center_), X) if missing.any() else X
 
     def build(self):
         """A freshly initialised network for the shape seen in ``fit``.
