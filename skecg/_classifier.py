@@ -124,10 +124,9 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
 
     def _split(self, target, groups, rng):
         """Row indices to train on and to watch; patients stay together."""
-        n = len(target)
+        n, rows, codes = len(target), np.arange(len(target)), None
         if not self.early_stopping:
-            return np.arange(n), None
-        rows = np.arange(n)
+            return rows, None
         if groups is not None:
             if len(np.unique(groups)) < 2:
                 raise ValueError(
@@ -142,16 +141,14 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
             splitter = (StratifiedShuffleSplit if stratify else ShuffleSplit)(
                 1, test_size=self.validation_fraction, random_state=rng
             )
-            target = codes
-        return next(splitter.split(rows, target if groups is None else None, groups))
+        return next(splitter.split(rows, codes, groups))
 
-    def _start_head(self, target, seed):
-        """The head's module, starting at the class frequencies if it can, and the loss weights."""
-        weights = self._loss_weights(target)
+    def _start_head(self, target, weights, seed):
+        """The head's module, starting at the class frequencies if it can."""
         head = build_seeded(self._build_head, seed)
         if hasattr(head, "start_at"):
             head.start_at(self._prior_logits(target, weights))
-        return head, weights
+        return head
 
     def _fit_head(self, module, data, valid, seed, context, X, y, max_epochs, n_past=0):
         """Train ``module``; its history, counting on from ``n_past`` epochs."""

@@ -284,7 +284,9 @@ class ECGSelfSupervisedEmbedder(
 
         checkpoint = None
         if self.checkpoint_dir is not None and max_epochs:
-            checkpoint, seed = self._locate_checkpoint(X, group, encoder, objective, pretrainer, seed, max_epochs)
+            checkpoint, seed = self._locate_checkpoint(
+                X, group, encoder, objective, pretrainer, seed, (max_epochs, schedule)
+            )
         if pretrainer is None:
             # the encoder first: its initialisation does not depend on the objective, so that "from scratch" arms match
             network = build_seeded(encoder.build, seed)
@@ -338,11 +340,12 @@ class ECGSelfSupervisedEmbedder(
             label="pretrain",
         )
 
-    def _locate_checkpoint(self, X, group, encoder, objective, pretrainer, seed, max_epochs):
+    def _locate_checkpoint(self, X, group, encoder, objective, pretrainer, seed, length):
         """Where this fit is saved, and its seed: an interrupted one's if ``random_state`` is None."""
         names = ("batch_size", "learning_rate", "weight_decay", "warmup", "gradient_clip", "precision", "crop_size")
         path = checkpoint_path(
-            self.checkpoint_dir, repr(encoder), repr(objective), [getattr(self, name) for name in names], max_epochs,
+            self.checkpoint_dir, *((type(part).__qualname__, part.get_params()) for part in (encoder, objective)),
+            [getattr(self, name) for name in names], length,
             None if pretrainer is None else module_state(pretrainer), group,
             None if self.random_state is None else seed, X,
         )

@@ -187,17 +187,20 @@ class ECGClassifier(NetworkClassifier):
             raise ValueError("X_val and y_val belong together; only one of them was given.")
         rng = check_random_state(self.random_state)
         seed = draw_seed(rng)
-        context = self._begin_callbacks(X, y, self.head_epochs + self.max_epochs)
-        self.embedder_ = self._fit_embedder(X, groups, X_unlabeled, seed)
-        self.head_ = LinearHead() if self.head is None else clone(self.head)
-        network = self.embedder_.network_
-
+        # whatever can be wrong with the arguments is found before hours of pretraining
+        resolve_device(self.device)
         rows, valid_rows = self._split(target, groups, rng) if X_val is None else (np.arange(len(X)), None)
-        head, weights = self._start_head(target[rows], seed)
+        weights = self._loss_weights(target[rows])
         if X_val is not None:
             X_val = self._validate(X_val, reset=False)
             check_consistent_length(X_val, y_val)
             target_val = self._encode_known_labels(np.asarray(y_val))
+
+        context = self._begin_callbacks(X, y, self.head_epochs + self.max_epochs)
+        self.embedder_ = self._fit_embedder(X, groups, X_unlabeled, seed)
+        self.head_ = LinearHead() if self.head is None else clone(self.head)
+        network = self.embedder_.network_
+        head = self._start_head(target[rows], weights, seed)
 
         self.history_ = []
         stages = (("head", self.head_epochs, 0.0), (self.trainable, self.max_epochs, self.lead_dropout))
@@ -392,7 +395,8 @@ class HeadClassifier(NetworkClassifier):
         context = self._begin_callbacks(X, y, self.max_epochs)
         self.head_ = LinearHead() if self.head is None else clone(self.head)
         rows, valid_rows = self._split(target, groups, rng)
-        head, weights = self._start_head(target[rows], seed)
+        weights = self._loss_weights(target[rows])
+        head = self._start_head(target[rows], weights, seed)
         module = SupervisedModule(None, head, "head", weights)
         data = Signals(X, y=target)
         self.history_ = self._fit_head(

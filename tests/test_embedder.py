@@ -828,3 +828,9 @@ def test_memmap_is_not_copied(tmp_path, method):
         path.unlink()
     # a copy would take 120 MiB more for the larger file, one in float64 twice as much
     assert grown[160] - grown[40] < 40, grown
+
+
+def test_checkpoint_of_fit_is_not_one_of_partial_fit(X, tmp_path):
+    make(max_epochs=1, checkpoint_dir=tmp_path).fit(X)  # one epoch too, at another learning rate
+    expected = make(max_epochs=1).partial_fit(X)
+    assert state_bytes(make(max_epochs=1, checkpoint_dir=tmp_path).partial_fit(X)) == state_bytes(expected)

@@ -658,3 +658,16 @@ def test_dropped_leads(probability):
     # of three leads, dropping is undone if all three were hit
     expected = probability * (1 - probability**2)
     assert abs(dropped[1::2, 0, 0].mean() - expected) < 4 * np.sqrt(expected / 2000)
+
+
+@pytest.mark.parametrize(("params", "fit"), [
+    ({}, lambda X, y: {"X_val": X[:, :1], "y_val": y}),
+    ({}, lambda X, y: {"X_val": X, "y_val": np.full(len(X), "unknown")}),
+    ({"early_stopping": True}, lambda X, y: {"groups": np.zeros(len(X))}),
+    ({"device": "nowhere"}, lambda X, y: {}),
+], ids=["leads of X_val", "labels of y_val", "one patient", "device"])
+def test_wrong_arguments_are_found_before_pretraining(data, monkeypatch, params, fit):
+    X, y, _ = data
+    monkeypatch.setattr(ECGSelfSupervisedEmbedder, "fit", lambda *args, **kwargs: pytest.fail("pretrained first"))
+    with pytest.raises(ValueError):
+        make(make_embedder(), **params).fit(X, y, **fit(X, y))

@@ -120,15 +120,15 @@ class Network(nn.Module):
 
     def tokenize(self, x):
         """(B, n_leads, n_times) to what ``embed`` takes and objectives predict."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement tokenize(x).")
 
     def embed(self, tokens):
         """Tokens to vectors, (B, N, D)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement embed(tokens).")
 
     def contextualize(self, h, padding_mask=None):
         """(B, N, D) to (B, N', D); ``padding_mask`` (B, N) is True where a token belongs to a missing lead."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement contextualize(h, padding_mask=None).")
 
     def padding_mask(self, lead_valid, n_times):
         """Which tokens come from missing leads, (B, N) bool, or None if tokens mix the leads.
