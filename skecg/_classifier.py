@@ -1,6 +1,7 @@
 """What the classifiers share: labels, class weights, the validation split, training and predictions."""
 
 from abc import ABCMeta, abstractmethod
+from math import ceil
 from numbers import Integral, Real
 
 import numpy as np
@@ -42,6 +43,7 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "min_updates": [Interval(Integral, 0, None, closed="left")],
         **TRAINING_CONSTRAINTS,
     }
 
@@ -149,6 +151,14 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
         if hasattr(head, "start_at"):
             head.start_at(self._prior_logits(target, weights))
         return head
+
+    def _n_epochs(self, n_samples):
+        """Passes over the samples to make; no fewer than ``min_updates`` asks for."""
+        n_batches = ceil(n_samples / self.batch_size)
+        return max(self.max_epochs, ceil(self.min_updates / n_batches))
+
+    def _n_updates(self, n_samples):
+        return len(self.history_) * ceil(n_samples / self.batch_size)
 
     def _fit_head(self, module, data, valid, seed, context, X, y, max_epochs, n_past=0):
         """Train ``module``; its history, counting on from ``n_past`` epochs."""

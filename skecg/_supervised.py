@@ -63,6 +63,9 @@ class ECGClassifier(NetworkClassifier):
         Patience of ``early_stopping``.
     max_epochs : int, default=30
         Passes over the labelled samples.
+    min_updates : int, default=0
+        Passes are added where ``max_epochs`` of them make fewer updates: a few labels fill few batches, and a network needs
+        its number of updates all the same.
     batch_size : int, default=32
         Samples per update, at most.
     learning_rate : float, default=1e-3
@@ -98,6 +101,8 @@ class ECGClassifier(NetworkClassifier):
         The trained head.
     history_ : list of dict
         One entry per epoch of training with labels; that of pretraining is ``embedder_.history_``.
+    n_updates_ : int
+        Updates made with labels, those of the head alone included.
     n_leads_in_, n_times_in_, n_features_in_ : int
         Shape of one sample; size of X's second axis.
 
@@ -128,8 +133,8 @@ class ECGClassifier(NetworkClassifier):
 
     def __init__(
         self, embedder=None, head=None, trainable="all", *, head_epochs=0, lead_dropout=0.0, class_weight=None,
-        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, batch_size=32, learning_rate=1e-3,
-        weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto", device="auto", callbacks=None,
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, min_updates=0, batch_size=32,
+        learning_rate=1e-3, weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto", device="auto", callbacks=None,
         deterministic=False, verbose=0, random_state=None,
     ):
         self.embedder = embedder
@@ -142,6 +147,7 @@ class ECGClassifier(NetworkClassifier):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.max_epochs = max_epochs
+        self.min_updates = min_updates
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -196,14 +202,15 @@ class ECGClassifier(NetworkClassifier):
             check_consistent_length(X_val, y_val)
             target_val = self._encode_known_labels(np.asarray(y_val))
 
-        context = self._begin_callbacks(X, y, self.head_epochs + self.max_epochs)
+        n_epochs = self._n_epochs(len(rows))
+        context = self._begin_callbacks(X, y, self.head_epochs + n_epochs)
         self.embedder_ = self._fit_embedder(X, groups, X_unlabeled, seed)
         self.head_ = LinearHead() if self.head is None else clone(self.head)
         network = self.embedder_.network_
         head = self._start_head(target[rows], weights, seed)
 
         self.history_ = []
-        stages = (("head", self.head_epochs, 0.0), (self.trainable, self.max_epochs, self.lead_dropout))
+        stages = (("head", self.head_epochs, 0.0), (self.trainable, n_epochs, self.lead_dropout))
         for trainable, max_epochs, lead_dropout in stages:
             if not max_epochs:
                 continue
@@ -222,6 +229,7 @@ class ECGClassifier(NetworkClassifier):
             elif valid_rows is not None:
                 data, valid = Rows(data, rows), Rows(data, valid_rows)
             self.history_ += self._fit_head(module, data, valid, seed, context, X, y, max_epochs, len(self.history_))
+        self.n_updates_ = self._n_updates(len(rows))
         self.head_network_ = head.eval()
         network.requires_grad_(True).eval()
         if context is not None:
@@ -297,6 +305,8 @@ class HeadClassifier(NetworkClassifier):
         Patience of ``early_stopping``.
     max_epochs : int, default=100
         Passes over the samples.
+    min_updates : int, default=0
+        Passes are added where ``max_epochs`` of them make fewer updates.
     batch_size : int, default=32
         Samples per update, at most.
     learning_rate : float, default=1e-2
@@ -330,6 +340,8 @@ class HeadClassifier(NetworkClassifier):
         The trained head.
     history_ : list of dict
         One entry per epoch.
+    n_updates_ : int
+        Updates made.
     n_features_in_ : int
         Size of X's second axis.
 
@@ -346,8 +358,9 @@ class HeadClassifier(NetworkClassifier):
 
     def __init__(
         self, head=None, *, class_weight=None, early_stopping=False, validation_fraction=0.1, n_iter_no_change=10,
-        max_epochs=100, batch_size=32, learning_rate=1e-2, weight_decay=0.05, warmup=0.1, gradient_clip=1.0,
-        precision="float32", device="auto", callbacks=None, deterministic=False, verbose=0, random_state=None,
+        max_epochs=100, min_updates=0, batch_size=32, learning_rate=1e-2, weight_decay=0.05, warmup=0.1,
+        gradient_clip=1.0, precision="float32", device="auto", callbacks=None, deterministic=False, verbose=0,
+        random_state=None,
     ):
         self.head = head
         self.class_weight = class_weight
@@ -355,6 +368,7 @@ class HeadClassifier(NetworkClassifier):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.max_epochs = max_epochs
+        self.min_updates = min_updates
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -392,17 +406,19 @@ class HeadClassifier(NetworkClassifier):
             check_consistent_length(X, groups)
         rng = check_random_state(self.random_state)
         seed = draw_seed(rng)
-        context = self._begin_callbacks(X, y, self.max_epochs)
-        self.head_ = LinearHead() if self.head is None else clone(self.head)
         rows, valid_rows = self._split(target, groups, rng)
+        n_epochs = self._n_epochs(len(rows))
+        context = self._begin_callbacks(X, y, n_epochs)
+        self.head_ = LinearHead() if self.head is None else clone(self.head)
         weights = self._loss_weights(target[rows])
         head = self._start_head(target[rows], weights, seed)
         module = SupervisedModule(None, head, "head", weights)
         data = Signals(X, y=target)
         self.history_ = self._fit_head(
             module, Rows(data, rows), None if valid_rows is None else Rows(data, valid_rows), seed, context, X, y,
-            self.max_epochs,
+            n_epochs,
         )
+        self.n_updates_ = self._n_updates(len(rows))
         self.head_network_ = head.eval()
         if context is not None:
             context.call_on_fit_task_end(estimator=self, X=X, y=y)

@@ -671,3 +671,14 @@ def test_wrong_arguments_are_found_before_pretraining(data, monkeypatch, params,
     monkeypatch.setattr(ECGSelfSupervisedEmbedder, "fit", lambda *args, **kwargs: pytest.fail("pretrained first"))
     with pytest.raises(ValueError):
         make(make_embedder(), **params).fit(X, y, **fit(X, y))
+
+
+@pytest.mark.parametrize("min_updates, n_epochs", [(0, 2), (4, 2), (5, 3), (9, 5)])
+def test_a_least_number_of_updates(min_updates, n_epochs):
+    X, y, _ = make_ecg(20, duration=1.0, random_state=0)
+    embedder = ECGSelfSupervisedEmbedder(PatchTransformer(embed_dim=8, depth=1, n_heads=2), max_epochs=0)
+    options = {"max_epochs": 2, "min_updates": min_updates, "batch_size": 10}  # two batches
+    clf = ECGClassifier(embedder, head_epochs=3, **options).fit(X, y)
+    assert len(clf.history_) == 3 + n_epochs and clf.n_updates_ == 2 * (3 + n_epochs)
+    head = HeadClassifier(**options).fit(X[:, 0], y)
+    assert len(head.history_) == n_epochs and head.n_updates_ == 2 * n_epochs
