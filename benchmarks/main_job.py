@@ -8,8 +8,8 @@ A folder may hold PTB-XL (``ptbxl_database.csv``: superclasses), records with be
 ``label`` or one column of 0 and 1 per label. Of beats, at most 150 of a class are taken from a patient.
 
 Everything that is learned is learned on the training patients of a fold: filter and scaling, pretraining, heads.
-Arms share the labelled patients and the number of updates. Macro AUROC is the mean over the folds; its interval
-resamples patients.
+Arms share the labelled patients and the number of updates. Macro AUROC is the mean over folds and repeats; its interval
+resamples patients and repeats.
 """
 
 import argparse
@@ -19,20 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import epochs_for, label_budget, machine, write_json
+from _common import machine, write_json
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 
 from skecg import ECGClassifier, ECGSelfSupervisedEmbedder
 from skecg.datasets import load_mitdb, load_ptbxl, make_ecg, read_records
 from skecg.encoders import PatchTransformer
-from skecg.metrics import bootstrap_interval, macro_roc_auc
+from skecg.evaluation import LabelEfficiencyDisplay, compare, label_efficiency_curve, summary
 from skecg.objectives import MaskedReconstruction
 from skecg.preprocessing import BandpassFilter, LeadScaler, make_beats, make_windows
 
@@ -102,110 +99,57 @@ def load_table(folder):
     return X, y, groups, records[0].fs
 
 
-def splits(y, groups, n_folds, seed):
-    """Folds by patient, stratified where there is one label a sample."""
-    if y.ndim == 1:
-        return list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(y, y, groups))
-    return list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(y, y, groups))
-
-
-def models(data, args):
-    """Preprocessing, the pretrained encoder and the same encoder from scratch."""
+def arms(data, args):
+    """Preprocessing and the three models that are compared; pretraining is shared by the first two."""
     fs, n_times = data["fs"], data["X"].shape[-1]
     crop_size = None if data["crop"] is None else min(n_times, round(data["crop"] * fs))
     embedder = ECGSelfSupervisedEmbedder(
         PatchTransformer(max(1, (crop_size or n_times) // (10 if crop_size else 36)), embed_dim=64, depth=3,
                          pooling="lead"),
         MaskedReconstruction(mask_ratio=0.6, lead_fraction=0.5), crop_size=crop_size, max_epochs=args.epochs,
-        batch_size=32, learning_rate=2e-3, random_state=args.seed,
+        batch_size=32, learning_rate=2e-3,
     )
-    preprocessing = [("filter", BandpassFilter(0.5, 0.4 * fs if fs < 100 else 40.0, fs=fs)), ("scale", LeadScaler())]
-    return preprocessing, embedder, clone(embedder).set_params(max_epochs=0)
+    scratch = clone(embedder).set_params(max_epochs=0)
+    preprocessing = (BandpassFilter(0.5, 0.4 * fs if fs < 100 else 40.0, fs=fs), LeadScaler())
+    linear = OneVsRestClassifier(LogisticRegression(C=0.01, max_iter=2000))
+    # The fine-tuned network first trains its head alone; the one from scratch gets as many updates for everything.
+    return {
+        ARMS[0]: make_pipeline(*preprocessing, embedder, StandardScaler(), linear),
+        ARMS[1]: make_pipeline(
+            *preprocessing, ECGClassifier(embedder, head_epochs=10, max_epochs=10, min_updates=args.updates)),
+        ARMS[2]: make_pipeline(
+            *preprocessing, ECGClassifier(scratch, max_epochs=20, min_updates=args.updates * 4 // 3)),
+    }
 
 
-def run(data, args):
-    """Scores of every test sample, per arm and label fraction, and the history of the first pretraining."""
-    X, y, groups = data["X"], data["y"], data["groups"]
-    classes = None if y.ndim == 2 else np.unique(y)
-    n_outputs = y.shape[1] if y.ndim == 2 else len(classes)
-    folds = splits(y, groups, args.folds, args.seed)
-    scores = {(f, arm): np.full((len(X), n_outputs), np.nan) for f in args.label_fractions for arm in ARMS}
-    labelled, history = {}, None
-    preprocessing, embedder, scratch = models(data, args)
-    progress = tqdm(total=len(folds) * (1 + len(args.label_fractions) * len(ARMS)), unit="fit", desc="main job")
-
-    for k, (train, test) in enumerate(folds):
-        progress.set_postfix_str(f"fold {k + 1}: pretraining on {len(train)} unlabelled windows")
-        pretrained = Pipeline([*clone(Pipeline(preprocessing)).steps, ("embedder", clone(embedder))]).fit(X[train])
-        history = history or pretrained[-1].history_
-        prepared, encoder = FrozenEstimator(pretrained[:-1]), FrozenEstimator(pretrained[-1])
-        progress.update()
-        for fraction in args.label_fractions:
-            rows = train[label_budget(y[train], groups[train], fraction, np.random.default_rng([args.seed, k]))]
-            labelled[fraction] = labelled.get(fraction, 0) + len(rows) / len(folds)
-            end_to_end = {"max_epochs": epochs_for(args.updates, len(rows), 32), "random_state": args.seed}
-            linear = LogisticRegression(C=0.01, max_iter=2000)
-            arms = {
-                ARMS[0]: make_pipeline(prepared, encoder, StandardScaler(),
-                                       linear if y.ndim == 1 else OneVsRestClassifier(linear)),
-                ARMS[1]: make_pipeline(prepared, ECGClassifier(encoder, head_epochs=20, **end_to_end)),
-                ARMS[2]: make_pipeline(prepared, ECGClassifier(scratch, **end_to_end)),
-            }
-            for arm, pipe in arms.items():
-                progress.set_postfix_str(f"fold {k + 1}: {arm}, {len(rows)} labels")
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message="Label .* is present in all training examples|Label not")
-                    pipe.fit(X[rows], y[rows])
-                columns = slice(None) if classes is None else np.searchsorted(classes, pipe.classes_)
-                out = scores[fraction, arm]
-                out[test] = 0.0  # a class without a labelled patient is never predicted
-                block = out[test]
-                block[:, columns] = pipe.predict_proba(X[test])
-                out[test] = block
-                progress.update()
-    progress.close()
-    return folds, classes, scores, labelled, history
+def evaluate(curve):
+    """Macro AUROC with intervals over patients and repeats, and the paired difference to from scratch."""
+    differences = {
+        (arm, row["fraction"]): row for arm in ARMS[:2] for row in compare(curve, arm, ARMS[2])
+    }
+    rows = []
+    for row in summary(curve):
+        found = {
+            "label_fraction": row["fraction"], "arm": row["arm"], "n_labels": round(row["n_labels"]),
+            "macro_roc_auc": round(row["value"], 4), "interval": [round(row["low"], 4), round(row["high"], 4)],
+        }
+        paired = differences.get((row["arm"], row["fraction"]))
+        if paired:
+            found["minus_scratch"] = round(paired["difference"], 4)
+            found["minus_scratch_interval"] = [round(paired["low"], 4), round(paired["high"], 4)]
+        rows.append(found)
+    return sorted(rows, key=lambda row: row["label_fraction"])
 
 
-def evaluate(data, folds, classes, scores, seed, n_resamples=500):
-    """Macro AUROC, mean over folds, with intervals over patients; and the paired difference to from scratch."""
-    y, groups = data["y"], data["groups"]
-    fold_of = np.empty(len(y), int)
-    for k, (_, test) in enumerate(folds):
-        fold_of[test] = k
-
-    def statistic(score):
-        def over_folds(rows):
-            parts = (rows[fold_of[rows] == k] for k in range(len(folds)))
-            return np.nanmean([macro_roc_auc(y[p], score[p], labels=classes) for p in parts if len(p)])
-        return over_folds
-
-    every, rows = np.arange(len(y)), []
-    for (fraction, arm), score in scores.items():
-        value = statistic(score)
-        row = {"label_fraction": fraction, "arm": arm, "macro_roc_auc": round(float(value(every)), 4)}
-        interval = bootstrap_interval(value, groups, n_resamples=n_resamples, random_state=seed)
-        row["interval"] = [round(v, 4) for v in interval]
-        if arm != ARMS[2]:
-            other = statistic(scores[fraction, ARMS[2]])
-            row["minus_scratch"] = round(float(value(every) - other(every)), 4)
-            difference = bootstrap_interval(
-                lambda r, a=value, b=other: a(r) - b(r), groups, n_resamples=n_resamples, random_state=seed
-            )
-            row["minus_scratch_interval"] = [round(v, 4) for v in difference]
-        rows.append(row)
-    return rows
-
-
-def print_table(data, rows, labelled):
+def print_table(data, rows):
     """The result as text."""
     X, groups = data["X"], data["groups"]
     print(f"\n{data['name']}: {len(X)} windows of {len(np.unique(groups))} patients, {X.shape[1]} lead(s), "
-          f"{X.shape[2] / data['fs']:g} s. Macro AUROC, 95 % interval over patients.\n")
+          f"{X.shape[2] / data['fs']:g} s. Macro AUROC, 95 % intervals over patients and repeats.\n")
     print(f"{'labelled patients':>18}  {'windows':>8}  {'':30}  {'macro AUROC':>21}  {'minus from scratch':>24}")
     for row in rows:
         low, high = row["interval"]
-        text = f"{row['label_fraction']:>17.0%}   {labelled[row['label_fraction']]:>8.0f}  {row['arm']:30}  "
+        text = f"{row['label_fraction']:>17.0%}   {row['n_labels']:>8}  {row['arm']:30}  "
         text += f"{row['macro_roc_auc']:.3f} [{low:.3f}, {high:.3f}]"
         if "minus_scratch" in row:
             low, high = row["minus_scratch_interval"]
@@ -213,29 +157,21 @@ def print_table(data, rows, labelled):
         print(text)
 
 
-def draw(data, rows, history, path):
+def draw(data, curve, path):
     """Scores with their intervals, and the pretraining loss."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), width_ratios=(2, 1), layout="constrained")
-    fractions = sorted({row["label_fraction"] for row in rows})
-    for i, arm in enumerate(ARMS):
-        of_arm = [row for f in fractions for row in rows if row["arm"] == arm and row["label_fraction"] == f]
-        value = np.array([row["macro_roc_auc"] for row in of_arm])
-        low, high = np.array([row["interval"] for row in of_arm]).T
-        at = np.arange(len(fractions)) + 0.12 * (i - 1)
-        left.errorbar(at, value, [np.maximum(0, value - low), np.maximum(0, high - value)], fmt="os^"[i], capsize=3,
-                      label=arm)
-    left.set(xticks=range(len(fractions)), xticklabels=[f"{f:.0%}" for f in fractions],
-             xlim=(-0.5, len(fractions) - 0.5), xlabel="patients with labels", ylabel="macro AUROC",
-             title=f"{data['name']}, cross-validated by patient")
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(ARMS))  # beside the intervals, not on them
-    left.grid(axis="y", alpha=0.3)
-    right.plot([row["epoch"] for row in history], [row["loss"] for row in history])
-    right.set(xlabel="epoch", ylabel="loss", title="pretraining, first fold")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2), width_ratios=(2, 1), layout="constrained")
+    LabelEfficiencyDisplay(curve).plot(ax=left)
+    left.set_title(f"{data['name']}, cross-validated by patient", fontsize="medium")
+    for entry in curve.pretraining:
+        right.plot(np.arange(1, len(entry["loss"]) + 1), entry["loss"], label=f"fold {entry['split'] + 1}")
+    right.set(xlabel="epoch", ylabel="loss")
+    right.set_title("pretraining", fontsize="medium")
+    right.legend(frameon=False, fontsize="small")
     right.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -248,8 +184,9 @@ def main():
     parser.add_argument("--output", default="demo", metavar="FOLDER", help="where figure and results go")
     parser.add_argument("--label-fractions", type=float, nargs="+", default=(0.1, 1.0), metavar="SHARE")
     parser.add_argument("--epochs", type=int, default=120, help="pretraining epochs")
-    parser.add_argument("--updates", type=int, default=100, help="updates of each training with labels")
+    parser.add_argument("--updates", type=int, default=100, help="least updates of each training with labels")
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2, help="draws of labelled patients in each fold")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1,
                         help="of torch; more are faster on idle cores, and far slower where other programs run")
@@ -257,16 +194,23 @@ def main():
     torch.set_num_threads(args.threads)
 
     data = load(args.records, args.seed)
-    folds, classes, scores, labelled, history = run(data, args)
-    rows = evaluate(data, folds, classes, scores, args.seed)
-    print_table(data, rows, labelled)
+    with warnings.catch_warnings():
+        # labels that no or every labelled patient has, and head-only updates that the network from scratch does not make
+        warnings.filterwarnings("ignore", "Arm .*Label|Budgets without|Networks made different")
+        curve = label_efficiency_curve(
+            arms(data, args), data["X"], data["y"], groups=data["groups"], label_fractions=args.label_fractions,
+            cv=args.folds, n_repeats=[args.repeats if f < 1 else 1 for f in args.label_fractions],
+            random_state=args.seed,
+        )
+    rows = evaluate(curve)
+    print_table(data, rows)
     output = Path(args.output)
-    draw(data, rows, history, output / "main_job.png")
+    draw(data, curve, output / "main_job.png")
     settings = {k: v for k, v in vars(args).items() if k not in ("records", "output")}
     write_json(output / "main_job.json", {
         "data": data["name"], "n_windows": len(data["X"]), "n_patients": len(np.unique(data["groups"])),
-        "settings": settings, "labelled_windows": {str(k): round(v) for k, v in labelled.items()},
-        "results": rows, "pretraining_loss": [round(row["loss"], 4) for row in history], "machine": machine(),
+        "settings": settings, "results": rows, "machine": machine(),
+        "pretraining_loss": [[round(loss, 4) for loss in entry["loss"]] for entry in curve.pretraining],
     })
 
 

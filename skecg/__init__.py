@@ -16,7 +16,8 @@ _PUBLIC = {
     "load": "skecg.persistence",
 }
 _ROOMS = (
-    "datasets", "preprocessing", "encoders", "objectives", "heads", "metrics", "persistence",
+    "datasets", "preprocessing", "encoders", "objectives", "heads", "metrics", "model_selection",
+    "persistence", "evaluation",
 )
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]
