@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skecg import ECGClassifier, ECGSelfSupervisedEmbedder
-from skecg.datasets import load_mitdb, load_ptbxl, make_ecg, read_records
+from skecg.datasets import fetch_mitdb, fetch_ptbxl, make_ecg, read_records
 from skecg.encoders import PatchTransformer
 from skecg.evaluation import LabelEfficiencyDisplay, compare, label_efficiency_curve, summary
 from skecg.objectives import MaskedReconstruction
@@ -47,7 +47,7 @@ def load(folder, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         if (folder / "ptbxl_database.csv").exists():
-            data = load_ptbxl(folder, fs=100)
+            data = fetch_ptbxl(folder, fs=100, download_if_missing=False)
             X, y, groups = make_windows(data, 10.0)
             return {"name": "PTB-XL", "X": X, "y": y, "groups": groups, "fs": data.fs, "crop": 2.5}
         if (folder / "labels.csv").exists():
@@ -55,7 +55,7 @@ def load(folder, seed):
             return {"name": folder.name, "X": X, "y": y, "groups": groups, "fs": fs, "crop": 2.5}
         if any(folder.glob("*.atr")):
             # a second before the beat: prematurity is a matter of the preceding interval
-            data = load_mitdb(folder)
+            data = fetch_mitdb(folder, download_if_missing=False)
             X, y, groups = make_beats(data, before=1.2, after=0.6)
             known = np.flatnonzero(np.isin(y, ["N", "S", "V", "F"]))  # Q occurs in single patients only
             rows = known[capped(y[known], groups[known], 150, np.random.default_rng(seed))]

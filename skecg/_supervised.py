@@ -133,9 +133,9 @@ class ECGClassifier(NetworkClassifier):
 
     def __init__(
         self, embedder=None, head=None, trainable="all", *, head_epochs=0, lead_dropout=0.0, class_weight=None,
-        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, min_updates=0, batch_size=32,
-        learning_rate=1e-3, weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto", device="auto", callbacks=None,
-        deterministic=False, verbose=0, random_state=None,
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, max_epochs=30, min_updates=0,
+        batch_size=32, learning_rate=1e-3, weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto",
+        device="auto", callbacks=None, deterministic=False, verbose=0, random_state=None,
     ):
         self.embedder = embedder
         self.head = head

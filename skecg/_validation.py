@@ -7,7 +7,11 @@ from sklearn.utils.validation import validate_data
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
-_ALIASES = {"mli": "I", "mlii": "II", "mliii": "III"}
+# Modified leads, as headers of PhysioNet name them: bipolar, placed to look like the standard lead. Names that only
+# count signals ("ECG1", "ECG lead 2") or that no convention explains ("V1-V2", "D3", "II+") stay what they are.
+_ALIASES = {
+    "mli": "I", "mlii": "II", "ml2": "II", "mliii": "III", "mod.v1": "V1", "mcl1": "V1", "mv2": "V2",
+}
 _BY_LOWER = {name.lower(): name for name in STANDARD_LEADS}
 
 # Rows looked at together: small enough that a memmap is never resident as a whole.
@@ -17,8 +21,8 @@ _BLOCK_BYTES = 4 * 2**20
 def canonical_lead_name(name):
     """The standard spelling of a lead name: ``"AVR"``, ``"ECG avr"`` and ``"lead aVR"`` are all ``"aVR"``.
 
-    MIT-BIH's modified limb leads (``"MLII"``) map to the standard lead they imitate. A name that is
-    not one of the 12 standard leads comes back stripped and otherwise unchanged.
+    Modified leads of ambulatory recorders and monitors (``"MLII"``, ``"MCL1"``) map to the standard lead they
+    imitate. A name that is not one of the 12 standard leads comes back stripped and otherwise unchanged.
     """
     name = str(name).strip()
     key = name.lower()

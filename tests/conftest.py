@@ -16,7 +16,7 @@ def real_data():
     folder = os.environ.get("SKECG_TEST_DATA")
     if folder:
         return Path(folder)
-    message = "set SKECG_TEST_DATA to a folder with mitdb/ and ptbxl/ in PhysioNet's layout"
+    message = "set SKECG_TEST_DATA to a folder with mitdb/, ptbxl/, ecgid/, slpdb_rr/ and cinc2021/ in PhysioNet's layout"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

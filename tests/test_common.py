@@ -19,7 +19,7 @@ from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.heads import LinearHead
 from skecg.objectives import MaskedReconstruction, Objective
-from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector
+from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QualityGate
 
 SKLEARN = parse_version(sklearn.__version__)
 
@@ -79,6 +79,7 @@ PREPROCESSING = {
     "scaler-record": LeadScaler(scope="record"),
     "scaler-lead": LeadScaler(scope="lead"),
     "selector": LeadSelector(),
+    "gate": QualityGate(fs=100),
 }
 CLASSIFIERS = {
     "classifier-patches": classifier(patches()),

@@ -77,13 +77,13 @@ def ptbxl(folder):
 
 def mitdb(folder, per_class=100, unlabelled_per_patient=600):
     """MIT-BIH beats in AAMI classes, five folds by patient; pretraining sees many more beats of the training patients."""
-    from skecg.datasets import load_mitdb
+    from skecg.datasets import fetch_mitdb
     from skecg.preprocessing import make_beats
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a partial copy
         # a second before the beat: prematurity is a matter of the preceding interval
-        X, y, groups = make_beats(load_mitdb(folder), before=1.2, after=0.6)
+        X, y, groups = make_beats(fetch_mitdb(folder, download_if_missing=False), before=1.2, after=0.6)
     known = np.flatnonzero(np.isin(y, ["N", "S", "V", "F"]))  # Q occurs in single patients only
     rng = np.random.default_rng(0)
     labelled = known[capped(y[known], groups[known], per_class, rng)]

@@ -1,4 +1,4 @@
-"""Classes of the simulator, in two leads."""
+"""Simulated electrocardiograms on paper: 25 mm/s, 10 mm/mV, three rows of four leads and a rhythm strip."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,25 +6,43 @@ import numpy as np
 from skecg.datasets import make_ecg
 
 classes = (
-    "normal", "atrial fibrillation", "premature ventricular contractions",
-    "left bundle branch block", "anterior myocardial infarction", "left ventricular hypertrophy",
+    "normal", "left bundle branch block", "right bundle branch block", "atrial fibrillation", "atrial flutter",
+    "second-degree AV block", "premature ventricular contractions", "anterior myocardial infarction",
+    "inferior myocardial infarction", "left ventricular hypertrophy", "Wolff-Parkinson-White pattern",
 )
-leads, fs = ("II", "V1"), 250
-X, y, _ = make_ecg(
-    6, classes=classes, duration=4.0, fs=fs, lead_names=leads, noise=0.5, random_state=3)
+rows = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+lead_names = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+fs = 250  # Hz
+width, row_height, top = 260, 33, 14  # mm
 
-figure, axes = plt.subplots(len(classes), 2, figsize=(9, 8), sharex=True, layout="constrained")
-times = np.arange(X.shape[-1]) / fs
-for row, name in enumerate(classes):
-    signal = X[y == name][0]
-    for column, lead in enumerate(leads):
-        ax = axes[row, column]
-        ax.plot(times, signal[column], color="black", linewidth=0.8)
-        ax.set_xticks(np.arange(0, 4.1, 0.2), minor=True)
-        ax.grid(which="both", color="mistyrose", linewidth=0.6)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.set_title(f"{name}, lead {lead}", loc="left", fontsize=9)
-        ax.set_ylabel("mV", fontsize=8)
-        ax.tick_params(which="both", labelsize=8)
-for ax in axes[-1]:
-    ax.set_xlabel("seconds", fontsize=8)
+
+def plot_on_paper(signal, title):
+    """Draw ten seconds of twelve leads, shape (12, n_times), in mV: one millimetre of the axes is one of paper."""
+    height = 4 * row_height + top
+    figure = plt.figure(figsize=(width / 25.4, height / 25.4))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(-5, width - 5), ylim=(0, height))
+    for step, line_width in ((1, 0.2), (5, 0.6)):
+        ax.vlines(np.arange(-5, width - 4, step), 0, height - 8, color="#f2b8b5", linewidth=line_width)
+        ax.hlines(np.arange(0, height - 7, step), -5, width - 5, color="#f2b8b5", linewidth=line_width)
+    times = np.arange(signal.shape[1]) / fs
+    for row, names in enumerate((*rows, ("II",))):
+        baseline = height - top - row_height * (row + 0.55)
+        ax.plot([-4, -3, -3, -1, -1, 0], baseline + np.array([0, 0, 10, 10, 0, 0]), color="black", linewidth=0.6)
+        for column, name in enumerate(names):
+            shown = times >= 2.5 * column
+            if len(names) > 1:
+                shown &= times < 2.5 * (column + 1)
+            trace = signal[lead_names.index(name)]
+            trace = 10 * (trace - np.median(trace))
+            ax.plot(25 * times[shown], baseline + trace[shown], color="black", linewidth=0.6)
+            ax.text(62.5 * column + 1, baseline + 12, name, fontsize=8, weight="bold")
+            if column:
+                ax.vlines(62.5 * column, baseline - 2.5, baseline + 2.5, color="black", linewidth=0.6)
+    ax.axis("off")
+    ax.text(0, height - 5.5, title, fontsize=10)
+    ax.text(width - 10, height - 5.5, "25 mm/s, 10 mm/mV", fontsize=8, horizontalalignment="right")
+
+
+X, y, _ = make_ecg(len(classes), classes=classes, fs=fs, ages=(40, 70), noise=0.5, random_state=322)
+for name in classes:
+    plot_on_paper(X[y == name][0], name[0].upper() + name[1:])

@@ -1,9 +1,18 @@
-"""Recordings: WFDB files and folders, and a simulator. Loads without torch."""
+"""Recordings: public databases, WFDB files and folders, and a simulator. Loads without torch."""
 
-from ._physionet import load_mitdb, load_ptbxl
-from ._records import ECGFormatError, ECGRecord, read_record, read_records
-from ._synthetic import make_ecg
+from ._challenge import fetch_cinc2020, fetch_cinc2021
+from ._ecgid import fetch_ecgid
+from ._edb import fetch_edb
+from ._icentia11k import fetch_icentia11k
+from ._mitdb import fetch_mitdb
+from ._ptbxl import fetch_ptbxl
+from ._records import ECGFormatError, ECGRecord, read_annotations, read_record, read_records
+from ._slpdb import fetch_slpdb
+from ._synthetic import make_ecg, make_ecg_records
+from ._synthetic_writing import write_record, write_records
 
 __all__ = [
-    "ECGFormatError", "ECGRecord", "load_mitdb", "load_ptbxl", "make_ecg", "read_record", "read_records",
+    "ECGFormatError", "ECGRecord", "fetch_cinc2020", "fetch_cinc2021", "fetch_ecgid", "fetch_edb",
+    "fetch_icentia11k", "fetch_mitdb", "fetch_ptbxl", "fetch_slpdb", "make_ecg",
+    "make_ecg_records", "read_annotations", "read_record", "read_records", "write_record", "write_records",
 ]

@@ -1,219 +1,233 @@
-"""PhysioNet databases from local folders in PhysioNet's own layout."""
+"""What all PhysioNet databases share: where the files are, which belong to a record, what is there of them."""
 
-import ast
-import csv
+import os
+import re
+import shutil
+import sys
 import warnings
-from pathlib import Path
+from dataclasses import dataclass
+from fnmatch import translate
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._validation import STANDARD_LEADS
+from ._fetch import SUMS, database_url, download_files, file_sum, locked, read_sums
 from ._records import RecordSequence, local_path
-from ._wfdb import ECGFormatError, header_path
+from ._wfdb import ECGFormatError
+
+ODC_BY = "Open Data Commons Attribution License v1.0 (ODC-BY 1.0)"
+CC_BY = "Creative Commons Attribution 4.0 International (CC BY 4.0)"
+CC_BY_NC_SA = "Creative Commons Attribution-NonCommercial-ShareAlike 4.0 International (CC BY-NC-SA 4.0)"
 
 _PHYSIONET = (
     "Goldberger A, Amaral L, Glass L, Hausdorff J, Ivanov PC, Mark R, et al. PhysioBank, PhysioToolkit, and "
     "PhysioNet. Circulation 101(23):e215-e220, 2000."
 )
-
-_MITDB_RECORDS = tuple(str(number) for number in (
-    *range(100, 110), *range(111, 120), *range(121, 125), *range(200, 204), 205, *range(207, 211),
-    *range(212, 216), 217, *range(219, 224), 228, *range(230, 235),
-))
-_MITDB_PACED = ("102", "104", "107", "217")
-_MITDB_DESCR = """MIT-BIH Arrhythmia Database
-
-48 two-lead ambulatory recordings of 30 minutes from 47 subjects (records 201 and 202 are one subject), 360
-Hz, with every beat annotated by cardiologists. The first lead is MLII in all but a few records; the second is
-mostly V1. Labels belong to beats, not to records: see skecg.preprocessing.make_beats."""
-
-_PTBXL_SIZE = 21_799
-_PTBXL_CLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
-_PTBXL_DESCR = """PTB-XL
-
-Clinical 12-lead recordings of 10 seconds, at 100 and 500 Hz, each with SCP-ECG statements by cardiologists.
-`target` holds the five diagnostic superclasses: NORM (normal), MI (myocardial infarction), STTC (ST/T
-change), CD (conduction disturbance), HYP (hypertrophy). A record may have several, or none. `folds` are
-exclusive for patients: train on 1-8, validate on 9, test on 10."""
+_LARGE = 10**11  # bytes; more than that is downloaded only where it was selected
+_AGE = re.compile(r"^#.*?\bAge:?\s*(\d+(?:\.\d+)?)", re.MULTILINE | re.IGNORECASE)
+_SEX = re.compile(r"^#.*?\bSex:?\s*(male|female|m|f)\b", re.MULTILINE | re.IGNORECASE)
 
 
-def load_mitdb(folder, *, lead_names=None, include_paced=False):
-    """The MIT-BIH Arrhythmia Database from a local folder.
+@dataclass(frozen=True)
+class Database:
+    """One version of a database on PhysioNet, and its copy on this machine.
 
-    Parameters
+    Attributes
     ----------
-    folder : str or Path
-        Holds ``100.hea``, ``100.dat``, ``100.atr``, ... Partial copies are welcome; a warning counts the
-        records.
-    lead_names : sequence of str, default=None
-        Leads to read from each record; ``None`` reads both. A lead that a record does not have is NaN.
-    include_paced : bool, default=False
-        Whether to keep records 102, 104, 107 and 217, whose beats are paced. The usual protocol (AAMI EC57)
-        leaves them out; 102 and 104 have no lead MLII.
-
-    Returns
-    -------
-    data : Bunch
-        ``records`` : :class:`~skecg.datasets.ECGRecord` sequence with annotations, read on access;
-        ``record_names`` and ``patient_id`` : ndarray of shape (n_records,), str, where 201 and 202 are one
-        subject; ``target`` : None, for labels belong to beats; ``fs`` : 360; ``lead_names`` : the lead(s)
-        that windows and beats are cut from unless others are asked for, ``("MLII",)``; ``DESCR``,
-        ``license``, ``citation``.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder, or none of the records in it.
-
-    See Also
-    --------
-    skecg.preprocessing.make_beats : Cut labelled beats from it.
-
-    Examples
-    --------
-    >>> from skecg.datasets import load_mitdb
-    >>> from skecg.preprocessing import make_beats
-    >>> mitdb = load_mitdb("mitdb")                                  # doctest: +SKIP
-    >>> X, y, groups = make_beats(mitdb)                             # doctest: +SKIP
+    name : str
+        Name of the folder, and of the function that fetches it.
+    title, license, citation, descr : str
+    slug, version : str
+        Its place on PhysioNet.
+    headers : tuple of str
+        Glob patterns of the header files, relative to the folder.
+    extensions : tuple of str
+        Of the files that a record consists of.
+    n_records : int
+        How many there are in all.
+    record_bytes : float
+        Of all files of a record, about.
+    tables : tuple of str
+        Files besides the records that are needed.
     """
-    folder = _existing_folder(folder)
-    names = [name for name in _MITDB_RECORDS if (folder / f"{name}.hea").is_file()]
-    _report(folder, len(names), len(_MITDB_RECORDS), "the MIT-BIH Arrhythmia Database", "100.hea, ...")
-    names = [name for name in names if include_paced or name not in _MITDB_PACED]
-    options = {"annotations": "atr"}
-    if lead_names is not None:
-        options |= {"lead_names": tuple(lead_names), "missing": "nan"}
-    return Bunch(
-        records=RecordSequence([folder / name for name in names], options),
-        record_names=np.array(names, dtype=str),
-        target=None,
-        patient_id=np.array(["201" if name == "202" else name for name in names], dtype=str),
-        fs=360,
-        lead_names=("MLII",) if lead_names is None else tuple(lead_names),
-        DESCR=_MITDB_DESCR,
-        license="Open Data Commons Attribution License v1.0 (ODC-BY 1.0)",
-        citation="Moody GB, Mark RG. The impact of the MIT-BIH Arrhythmia Database. IEEE Eng Med Biol "
-                 f"20(3):45-50, 2001.\n{_PHYSIONET}",
-    )
+
+    name: str
+    title: str
+    slug: str
+    version: str
+    headers: tuple
+    extensions: tuple
+    n_records: int
+    record_bytes: float
+    license: str
+    citation: str
+    descr: str
+    tables: tuple = ()
+
+    @property
+    def url(self):
+        return database_url(self.slug, self.version)
+
+    def provide(self, data_home, records, download_if_missing, verify):
+        """The folder, and the records in it as paths relative to it, without extension, in natural order."""
+        folder = self._folder(data_home)
+        patterns = None if records is None else [records] if isinstance(records, str) else [*map(str, records)]
+        if download_if_missing:
+            self._download(folder, patterns, verify)
+        elif verify:
+            self._verify(folder, patterns)
+        paths = [path.relative_to(folder).with_suffix("").as_posix() for path in self._headers(folder)]
+        selection = _Selection(patterns)
+        paths = [path for path in paths if path in selection]
+        self._check_there(folder, paths, list(selection.unused))
+        self._report(folder, paths, selected=patterns is not None)
+        return folder, sorted(paths, key=_natural)
+
+    def bunch(self, folder, paths, options, **fields):
+        """What a fetcher returns."""
+        records = RecordSequence([folder / path for path in paths], options)
+        common = {"record_names": np.array(records.names, dtype=str), "target": None, "folds": None}
+        return Bunch(records=records, **(common | fields), DESCR=self.descr, license=self.license,
+                     citation=f"{self.citation}\n{_PHYSIONET}")
+
+    def _folder(self, data_home):
+        home = local_path(os.path.expanduser(data_home or os.environ.get("SKECG_DATA") or "~/skecg_data"))
+        folder = home / self.name
+        own = not folder.is_dir() and (any(self._headers(home)) or any((home / t).is_file() for t in self.tables))
+        return home if own else folder
+
+    def _headers(self, folder):
+        return (file for pattern in self.headers for file in folder.glob(pattern))
+
+    def _sums(self, folder, patterns):
+        """SHA-256 of the files that are needed, by path."""
+        others = (*self.tables, "LICENSE.txt")
+        wanted = [translate(header.removesuffix("hea") + extension)
+                  for header in self.headers for extension in self.extensions]
+        wanted += [re.escape(name) for name in others]
+        selection, sums, some = _Selection(patterns), {}, []
+        for path, sha256 in read_sums(folder / SUMS, re.compile("|".join(wanted))):
+            record = path.rpartition(".")[0]
+            if path in others or record in selection:
+                sums[path] = sha256
+            if path not in others and len(some) < 20:
+                some.append(record)
+        if not some:
+            raise ECGFormatError(f"the list names no record of {self.title}.", file=folder / SUMS)
+        if selection.unused:
+            raise ValueError(f"{self.title} has no record {_listed(list(selection.unused))}; it has, among others, "
+                             f"{_listed(sorted(set(some), key=_natural))}.")
+        return sums
+
+    def _download(self, folder, patterns, verify):
+        size = self.record_bytes * self.n_records
+        if patterns is None and size > _LARGE:
+            raise ValueError(f"{self.title} takes about {_size(size)}: choose what to download with records=, or pass "
+                             "download_if_missing=False to use what is there.")
+        with locked(folder):
+            fresh = not (folder / SUMS).is_file()
+            if fresh:
+                download_files(self.url, folder, {SUMS: None})
+            try:
+                sums = self._sums(folder, patterns)
+            except ECGFormatError:
+                if fresh:
+                    (folder / SUMS).unlink()
+                raise
+            missing = {path: sha256 for path, sha256 in sums.items() if not (folder / path).is_file()
+                       or (verify and file_sum(folder / path) != sha256)}
+            if missing:
+                size = self.record_bytes * len(missing) / len(self.extensions)
+                free = shutil.disk_usage(folder).free
+                if free < size:
+                    raise OSError(f"The {len(missing):,} files that are missing take about {_size(size)}, but {folder} "
+                                  f"has {_size(free)} left. Pass another data_home, or select with records=.")
+                print(f"Downloading {len(missing):,} files of {self.title} (about {_size(size)}) from {self.url}/ to "
+                      f"{folder}. Licence: {self.license}.", file=sys.stderr)
+                download_files(self.url, folder, missing)
+
+    def _verify(self, folder, patterns):
+        if not (folder / SUMS).is_file():
+            raise FileNotFoundError(f"There is no {SUMS} in {folder} to verify the files against; it is at "
+                                    f"{self.url}/{SUMS}.")
+        wrong = [path for path, sha256 in self._sums(folder, patterns).items()
+                 if (folder / path).is_file() and file_sum(folder / path) != sha256]
+        if wrong:
+            raise OSError(f"{len(wrong):,} files in {folder} differ from {SUMS}: {_listed(wrong)}. Pass "
+                          "download_if_missing=True to replace them.")
+
+    def _check_there(self, folder, paths, absent):
+        tables = [table for table in self.tables if not (folder / table).is_file()]
+        if not folder.is_dir():
+            state = f"There is no folder {folder}"
+        elif tables:
+            state = f"There is no {' and no '.join(tables)} in {folder}"
+        elif absent or not paths:
+            state = f"{folder} holds no record {_listed(absent) if absent else f'of {self.title}'}"
+        else:
+            return
+        raise FileNotFoundError(
+            f"{state}. Pass download_if_missing=True to download what is missing from {self.url}/ (about "
+            f"{_size(self.record_bytes * self.n_records)} in all; records= selects), or the folder of a copy as data_home."
+        )
+
+    def _report(self, folder, paths, selected):
+        text = ""
+        if not selected and len(paths) < self.n_records:
+            text = f"{folder} holds {len(paths):,} of {self.n_records:,} records of {self.title}. "
+        lacking = [f"{path}.{extension}" for path in paths for extension in self.extensions
+                   if not (folder / f"{path}.{extension}").is_file()]
+        if lacking:
+            n_records = len({name.rpartition(".")[0] for name in lacking})
+            text += f"{n_records:,} of these {len(paths):,} lack a file, such as {lacking[0]}."
+        if text:
+            warnings.warn(text.strip(), UserWarning, stacklevel=4)
 
 
-def load_ptbxl(folder, *, fs=100, lead_names=None, min_likelihood=0.0):
-    """PTB-XL with its five diagnostic superclasses, from a local folder.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Holds ``ptbxl_database.csv``, ``scp_statements.csv`` and ``records100`` or ``records500``. Partial
-        copies are welcome: rows without a file are left out, and a warning counts the records.
-    fs : {100, 500}, default=100
-        Sampling rate in Hz of the files to use.
-    lead_names : sequence of str, default=None
-        Leads to read, in this order; ``None`` reads all 12.
-    min_likelihood : float, default=0.0
-        A statement counts from this likelihood on, in percent. At 0 every statement counts, as in the
-        published benchmark: PTB-XL writes 0 where the likelihood is not known.
-
-    Returns
-    -------
-    data : Bunch
-        ``records`` : :class:`~skecg.datasets.ECGRecord` sequence, read on access;
-        ``target`` : ndarray of shape (n_records, 5), int64, 1 where a record has a statement of that
-        superclass; ``target_names`` : the superclasses; ``record_names`` : ndarray of shape (n_records,),
-        str; ``patient_id`` and ``folds`` : ndarray of shape (n_records,), int64; ``fs``; ``lead_names``;
-        ``DESCR``, ``license``, ``citation``.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder, a table missing in it, or no record.
-    ECGFormatError
-        A table that cannot be used.
-
-    Examples
-    --------
-    >>> from skecg.datasets import load_ptbxl
-    >>> from skecg.preprocessing import make_windows
-    >>> ptbxl = load_ptbxl("ptb-xl", fs=500)                         # doctest: +SKIP
-    >>> X, y, groups = make_windows(ptbxl, length=10.0)              # doctest: +SKIP
-    """
-    folder = _existing_folder(folder)
-    if fs not in (100, 500):
-        raise ValueError(f"PTB-XL is stored at fs=100 and fs=500 Hz; got fs={fs!r}.")
-    superclass = _read_superclasses(folder / "scp_statements.csv")
-    database = folder / "ptbxl_database.csv"
-    paths, patients, folds, target = [], [], [], []
-    for line, row in _read_table(database):
-        try:
-            path = folder / row["filename_lr" if fs == 100 else "filename_hr"]
-            codes = ast.literal_eval(row["scp_codes"])
-            found = {superclass[code] for code, likelihood in codes.items()
-                     if code in superclass and likelihood >= min_likelihood}
-            patient, fold = int(float(row["patient_id"])), int(row["strat_fold"])
-        except (KeyError, ValueError, SyntaxError, TypeError, AttributeError) as error:
-            raise ECGFormatError(f"the row cannot be used ({type(error).__name__}: {error}). Copy the file "
-                                 "again.",
-                                 file=database, line=line) from error
-        if header_path(path).is_file():
-            paths.append(path)
-            patients.append(patient)
-            folds.append(fold)
-            target.append([name in found for name in _PTBXL_CLASSES])
-    _report(folder, len(paths), _PTBXL_SIZE, f"PTB-XL at {fs} Hz", f"records{fs}/00000/...")
-    options = {} if lead_names is None else {"lead_names": tuple(lead_names)}
-    records = RecordSequence(paths, options)
-    return Bunch(
-        records=records,
-        record_names=np.array(records.names, dtype=str),
-        target=np.array(target, dtype=np.int64),
-        target_names=_PTBXL_CLASSES,
-        patient_id=np.array(patients, dtype=np.int64),
-        folds=np.array(folds, dtype=np.int64),
-        fs=fs,
-        lead_names=STANDARD_LEADS if lead_names is None else tuple(lead_names),
-        DESCR=_PTBXL_DESCR,
-        license="Creative Commons Attribution 4.0 International (CC BY 4.0)",
-        citation="Wagner P, Strodthoff N, Bousseljot RD, Kreiseler D, Lunze FI, Samek W, Schaeffter T. "
-                 "PTB-XL, a large publicly available electrocardiography dataset. Sci Data 7:154, "
-                 f"2020.\n{_PHYSIONET}",
-    )
+def patient(text):
+    """Age in years (NaN: unknown) and sex (``"female"``, ``"male"`` or empty) from the comments of a header."""
+    age, sex = _AGE.search(text), _SEX.search(text)
+    sexes = {"f": "female", "m": "male"}
+    return float(age[1]) if age else float("nan"), sexes[sex[1][0].lower()] if sex else ""
 
 
-def _existing_folder(folder):
-    folder = local_path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Download the database from PhysioNet into it "
-                                "first.")
-    return folder
+def read_text(path):
+    """A header as text; some are in Latin-1."""
+    return path.with_name(path.name + ".hea").read_text(encoding="latin-1")
 
 
-def _report(folder, n_found, n_expected, what, example):
-    if n_found == 0:
-        raise FileNotFoundError(f"{folder} holds no record of {what}; expected PhysioNet's layout "
-                                f"({example}).")
-    if n_found < n_expected:
-        warnings.warn(f"{folder} holds {n_found:,} of {n_expected:,} records of {what}.",
-                      UserWarning, stacklevel=3)
+class _Selection:
+    """``path in selection``: whether a record was asked for, by its path or the last part of that, or by a pattern."""
+
+    def __init__(self, patterns):
+        self.everything = patterns is None
+        self.unused = dict.fromkeys(patterns or ())  # those that nothing has matched so far, in order
+        self.names = {pattern for pattern in self.unused if not any(sign in pattern for sign in "*?[")}
+        self.patterns = {pattern: re.compile(translate(pattern)).fullmatch for pattern in self.unused
+                         if pattern not in self.names}
+
+    def __contains__(self, path):
+        if self.everything:
+            return True
+        last = path.rpartition("/")[2]
+        found = [name for name in (path, last) if name in self.names]
+        found += [pattern for pattern, match in self.patterns.items() if match(path) or match(last)]
+        for pattern in found:
+            self.unused.pop(pattern, None)
+        return bool(found)
 
 
-def _read_table(file):
-    """Pairs of line number and row."""
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no {file.name} in {Path(file).parent}; PhysioNet publishes it "
-                                "with the records.")
-    with open(file, encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        for row in reader:
-            yield reader.line_num, row
+def _natural(path):
+    """So that rec_2 comes before rec_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
 
 
-def _read_superclasses(file):
-    """The diagnostic superclass of each diagnostic SCP code."""
-    superclass = {}
-    for line, row in _read_table(file):
-        if "diagnostic_class" not in row or "" not in row:
-            raise ECGFormatError("the table has no column 'diagnostic_class', or no first column of codes. "
-                                 "Copy the file again.", file=file, line=line, field="diagnostic_class")
-        if row["diagnostic_class"]:
-            superclass[row[""]] = row["diagnostic_class"]
-    return superclass
+def _listed(names):
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _size(n_bytes):
+    for unit in ("kB", "MB", "GB", "TB"):
+        n_bytes /= 1000
+        if n_bytes < 1000 or unit == "TB":
+            return f"{n_bytes:.{n_bytes < 10:d}f} {unit}"

@@ -1,6 +1,12 @@
-"""Signals to windows: filters, scaling, lead selection, cutting. Loads without torch."""
+"""Signals to windows: quality, filters, scaling, lead selection, cutting. Loads without torch."""
 
+from ._beats import make_beats
+from ._epochs import make_epochs
+from ._quality import QualityGate, QualityReport, check_ecg
 from ._signal import BandpassFilter, LeadScaler, LeadSelector
-from ._windows import make_beats, make_windows
+from ._windows import make_windows
 
-__all__ = ["BandpassFilter", "LeadScaler", "LeadSelector", "make_beats", "make_windows"]
+__all__ = [
+    "BandpassFilter", "LeadScaler", "LeadSelector", "QualityGate", "QualityReport", "check_ecg", "make_beats", "make_epochs",
+    "make_windows",
+]

@@ -1,5 +1,7 @@
 """Cutting records into windows and beats, against naive loops."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from sklearn.utils import Bunch
 
-from skecg.datasets import ECGRecord
+from skecg._validation import canonical_lead_name
+from skecg.datasets import ECGRecord, read_records
 from skecg.preprocessing import make_beats, make_windows
 
 
@@ -75,7 +78,7 @@ def test_out_is_the_same_in_a_file(tmp_path):
     assert_array_equal(np.load(tmp_path / "X.npy"), X)
     with pytest.raises(ValueError, match="No record has a usable window"):
         make_windows(records, 100.0, out=tmp_path / "none.npy")
-    assert [path.name for path in tmp_path.iterdir()] == ["X.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["X.npy", "X.npy.index.npz"]
 
 
 def test_gaps_make_a_lead_missing():
@@ -145,3 +148,89 @@ def test_beat_messages():
         make_beats([record(1000, beats=[(500, "+")])])
     with pytest.raises(ValueError, match="leave no sample"):
         make_beats([record(1000, beats=[(500, "N")])], before=0, after=0)
+
+
+@given(
+    beats=st.lists(st.tuples(st.integers(0, 999), st.sampled_from("NVA?+~")), max_size=30),
+    context=st.integers(0, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_context_equals_a_naive_loop(beats, context):
+    beats = sorted([(500, "V"), (505, "N"), *beats])
+    one = record(1000, ("II", "V1"), fs=100, beats=beats)
+    there = [(sample, symbol) for sample, symbol in beats if symbol in "NVA?"]
+    expected, labels, dropped = [], [], 0
+    for i, (_, symbol) in enumerate(there):
+        if symbol not in "NV":
+            continue
+        around = there[max(0, i - context):i + context + 1]
+        if len(around) == 2 * context + 1 and all(s >= 20 and s + 30 <= 1000 for s, _ in around):
+            expected.append(np.concatenate([one.signal[:, s - 20:s + 30] for s, _ in around], axis=1))
+            labels.append({"N": "n", "V": "v"}[symbol])
+        else:
+            dropped += 1
+    arguments = {"before": 0.2, "after": 0.3, "context": context, "classes": {"N": "n", "V": "v"}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if not expected:
+            with pytest.raises(ValueError, match="no annotated beat"):
+                make_beats([one], **arguments)
+            return
+        X, y, _ = make_beats([one], **arguments)
+    assert_array_equal(X, expected)
+    assert y.tolist() == labels
+    assert len(caught) == bool(context and dropped)
+    if caught:
+        message = f"{dropped} of {dropped + len(expected)} beats are left out: {dropped} for they have fewer than {context}"
+        assert str(caught[0].message).startswith(message)
+
+
+def test_context_on_real_beats(real_data):
+    records = read_records([real_data / "mitdb" / "208"], annotations="atr", lead_names=["II"])
+    X, y, _ = make_beats(records)
+    with pytest.warns(UserWarning, match="beats are left out"):
+        around, middle, _ = make_beats(records, context=1)
+    assert around.shape == (len(X) - 2, 1, 3 * 252)
+    assert_array_equal(middle, y[1:-1])
+    for k in range(3):  # 208 holds no beat that is not in a class of AAMI
+        assert_array_equal(around[:, :, 252 * k:252 * (k + 1)], X[k:len(X) - 2 + k])
+
+
+@pytest.mark.parametrize("context", [-1, 1.0, True, "1"])
+def test_context_is_a_number(context):
+    with pytest.raises(ValueError, match="context must be a whole number of neighbours"):
+        make_beats([record(1000, beats=[(500, "N")])], context=context)
+
+
+def test_windows_in_many_blocks(monkeypatch):
+    one = record(500, ("I", "II"))
+    one.signal[:, 120] = one.signal[0, 333] = np.nan
+    expected = make_windows([one], 0.5, step=0.1)[0]
+    monkeypatch.setattr("skecg.preprocessing._cutting._BLOCK_BYTES", 1)
+    assert_array_equal(make_windows([one], 0.5, step=0.1)[0], expected)
+
+
+# Names as they are in headers on PhysioNet.
+@pytest.mark.parametrize(("name", "lead"), [
+    ("MLI", "I"), ("MLII", "II"), ("ML2", "II"), ("MLIII", "III"), ("mod.V1", "V1"), ("MCL1", "V1"), ("MV2", "V2"),
+    ("i", "I"), ("avr", "aVR"), ("AVL", "aVL"), ("v6", "V6"), ("lead II", "II"), ("ECG I", "I"), ("ECG AVF", "aVF"),
+    ("ECG lead III", "III"), ("ECG Lead V5", "V5"), ("ECG lead AVL", "aVL"),
+])
+def test_other_names_of_a_lead(name, lead):
+    assert canonical_lead_name(name) == lead
+    one = record(100, (name, "ECG"))
+    X, _, _ = make_windows([one], 1.0, lead_names=[lead])
+    assert_array_equal(X[0, 0], one.signal[0])
+
+
+@pytest.mark.parametrize("name", [
+    "ECG", "ECG1", "ECG 2", "ECG lead 1", "ECG I filtered", "V", "V1-V2", "CM5", "CC5", "D3", "II+", "A-I", "vx", "MCL",
+    "-aVR",
+])
+def test_names_that_are_no_standard_lead(name):
+    assert canonical_lead_name(name) == name
+    one = record(100, (name, "V6"))
+    X, _, _ = make_windows([one], 1.0, lead_names=[name])
+    assert_array_equal(X[0, 0], one.signal[0])
+    X, _, _ = make_windows([one], 1.0, lead_names=["I", "V6"])
+    assert np.isnan(X[0, 0]).all()
