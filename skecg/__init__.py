@@ -12,6 +12,8 @@ _PUBLIC = {
     "ECGSelfSupervisedEmbedder": "skecg._embedder",
     "ECGClassifier": "skecg._supervised",
     "HeadClassifier": "skecg._supervised",
+    "RecordClassifier": "skecg._record_classifier",
+    "RecordPredictions": "skecg._record_classifier",
     "save": "skecg.persistence",
     "load": "skecg.persistence",
 }

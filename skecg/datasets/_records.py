@@ -167,6 +167,11 @@ class RecordSequence(Sequence):
     def __len__(self):
         return len(self.paths)
 
+    @property
+    def shape(self):
+        """``(n_records,)``: scikit-learn then takes a fold by an index, and reads nothing."""
+        return (len(self),)
+
     def __getitem__(self, key):
         positions = np.arange(len(self))[key]
         if positions.ndim:

@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from .._embedder import ECGSelfSupervisedEmbedder
+from .._record_classifier import RecordClassifier
 from .._supervised import ECGClassifier
 
 _AFTERWARDS = ("output", "cache", "verbose", "checkpoint_dir")  # parameters that pretraining does not depend on
@@ -18,7 +19,7 @@ _AFTERWARDS = ("output", "cache", "verbose", "checkpoint_dir")  # parameters tha
 
 @dataclass(frozen=True)
 class Pretraining:
-    """An embedder, and the steps that its signals pass before it; all unfitted."""
+    """An embedder, and the steps that its signals pass before it (a RecordClassifier cuts them); all unfitted."""
 
     steps: tuple
     embedder: ECGSelfSupervisedEmbedder
@@ -28,7 +29,7 @@ class Pretraining:
         """Equal for equal parameters: arms that pretrain the same way share one pretraining."""
         parameters = {k: v for k, v in clone(self.embedder).get_params(deep=False).items() if k not in _AFTERWARDS}
         try:
-            return joblib.hash([[clone(step) for step in self.steps], parameters])
+            return joblib.hash([[_plain(step) for step in self.steps], parameters])
         except pickle.PicklingError:  # a function inside another one can be told from others by its identity only
             return f"{[id(step) for step in self.steps]} {id(self.embedder)}"
 
@@ -36,6 +37,11 @@ class Pretraining:
         """(frozen steps, fitted embedder)."""
         steps = []
         for step in self.steps:
+            if isinstance(step, RecordClassifier):
+                X, numbers = step.cut(X)
+                groups = None if groups is None else groups[numbers]
+                steps.append(None)  # nothing to freeze
+                continue
             step = seeded(clone(step), seed)
             try:
                 X = step.fit(X).transform(X)
@@ -50,6 +56,13 @@ class Pretraining:
         if embedder.checkpoint_dir is None:
             embedder.set_params(checkpoint_dir=checkpoint_dir)
         return steps, embedder.fit(X, groups=groups)
+
+
+def _plain(step):
+    """What a step does to signals; how a RecordClassifier cuts them does not depend on its estimator."""
+    if isinstance(step, RecordClassifier):
+        return {name: value for name, value in step.get_params(deep=False).items() if name not in ("estimator", "how")}
+    return clone(step)
 
 
 def find_pretraining(arm):
@@ -97,6 +110,8 @@ def _replace(value, before, fitted):
         return {key: _replace(item, before, fitted) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_replace(item, before, fitted) for item in value)
+    if isinstance(value, RecordClassifier):
+        return clone(value).set_params(estimator=_replace(value.estimator, (*before, value), fitted))
     parameters = value.get_params(deep=False)
     if is_search(value) and any(_pretrains(item) for name, item in parameters.items() if name != "estimator"):
         raise ValueError(

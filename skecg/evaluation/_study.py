@@ -52,7 +52,7 @@ def label_efficiency_curve(
         its kind), alone or as the last step of a Pipeline, tunes inside each budget: with ``cv`` None (5) or a number its
         folds are stratified and keep patients apart, with ``scoring=None`` it maximises the first metric.
     X : array-like of shape (n_samples, n_leads, n_times), (n_samples, n_times) or (n_samples, n_features)
-        Signals in millivolt, or features.
+        Signals in millivolt, or features; or records or paths, where all arms are :class:`~skecg.RecordClassifier`.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
         Classes, a multi-label indicator matrix, or values for regressors.
     groups : array-like of shape (n_samples,), default=None
@@ -79,7 +79,8 @@ def label_efficiency_curve(
         Processes. Each gets an equal share of torch's threads.
     cache_dir : str or Path, default=None
         Where finished pretrainings and runs are kept. The same call takes up there after a kill, and a call with a further
-        arm only computes that; needs ``random_state``. Holds pickles: keep it where only you can write.
+        arm only computes that; needs ``random_state``. Records on disk are known by their paths. Holds pickles: keep
+        it where only you can write.
     verbose : int, default=1
         1 shows a progress bar with an estimate of the time left.
     random_state : int, RandomState or None, default=None

@@ -26,8 +26,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from skecg import ECGClassifier, ECGSelfSupervisedEmbedder
-from skecg.datasets import make_ecg
+from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, RecordClassifier
+from skecg.datasets import make_ecg, make_ecg_records, read_records, write_records
 from skecg.encoders import PatchTransformer
 from skecg.evaluation import LabelEfficiencyCurve, LabelEfficiencyDisplay, label_efficiency_curve
 from skecg.evaluation._pretraining import Pretraining, find_pretraining, freeze
@@ -549,3 +549,18 @@ def test_the_plot_shows_what_the_summary_says(features):
         np.testing.assert_allclose(display.lines_[arm].get_ydata(), values)
     assert display.figure_ is display.ax_.figure and "lda" in display.ax_.get_title()
     plt.close("all")
+
+
+def test_arms_on_whole_records(tmp_path):
+    data = make_ecg_records(24, n_patients=12, classes=["normal", "left bundle branch block"], duration=5.0, random_state=0)
+    window = make_pipeline(LeadScaler(), small(Recording, random_state=0), LogisticRegression())
+    arms = {"mean": RecordClassifier(window, length=2.0), "max": RecordClassifier(window, length=2.0, how="max")}
+    curve = study(arms, (data.records, data.target, data.patient_id), n_repeats=1)
+    assert len(Recording.fits) == len(curve.pretraining) == 2  # how windows are combined does not change pretraining
+    for (signals, y, patients), (train, _) in zip(Recording.fits, curve.splits, strict=True):
+        assert y is None and signals.shape == (2 * len(train), 12, 200) and len(patients) == 2 * len(train)
+        assert set(patients) == set(data.patient_id[train].astype(str))
+    assert [run.scores.shape for run in curve.runs] == [(len(curve.splits[run.split][1]), 2) for run in curve.runs]
+    paths = write_records(tmp_path, data)
+    from_disk = study(arms, (read_records(paths), data.target, data.patient_id), n_repeats=1)
+    np.testing.assert_allclose([r.scores for r in from_disk.runs], [r.scores for r in curve.runs], atol=0.05)
