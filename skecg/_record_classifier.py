@@ -60,7 +60,7 @@ class RecordPredictions(NamedTuple):
     classes: np.ndarray
 
     def to_frame(self):
-        """A :class:`pandas.DataFrame`, indexed by name, with a column of scores and one of spread for each class."""
+        """A ``pandas.DataFrame``, indexed by name, with a column of scores and one of spread for each class."""
         try:
             import pandas as pd
         except ImportError as error:

@@ -177,7 +177,7 @@ class LabelEfficiencyCurve:
         ]
 
     def to_frame(self):
-        """``table`` as a :class:`pandas.DataFrame`; needs ``pip install skecg[pandas]``."""
+        """``table`` as a ``pandas.DataFrame``; needs ``pip install skecg[pandas]``."""
         try:
             import pandas as pd
         except ImportError as error:
@@ -199,7 +199,7 @@ class LabelEfficiencyCurve:
         return None
 
     def save(self, path):
-        """Write everything, predictions too, to one ``.npz`` file without pickles; :meth:`load` reads it."""
+        """Write everything, predictions too, to one ``.npz`` file without pickles; ``load`` reads it."""
         arrays = {"y": storable(self.y), "groups": storable(self.groups)}
         if self.classes is not None:
             arrays["classes"] = storable(self.classes)
@@ -228,7 +228,7 @@ class LabelEfficiencyCurve:
 
     @classmethod
     def load(cls, path, *, metrics=None):
-        """Read what :meth:`save` wrote.
+        """Read what ``save`` wrote.
 
         Parameters
         ----------
