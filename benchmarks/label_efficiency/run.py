@@ -21,6 +21,7 @@ from studies import STUDIES
 from skecg.evaluation import LabelEfficiencyDisplay, compare, label_efficiency_curve, label_saving, summary
 
 REFERENCES = ("same network from scratch", "ResNet1d from scratch", "features, linear")
+METRICS = {"roc_auc": "macro AUROC", "average_precision": "macro average precision", "f1": "macro F1"}
 PRETRAINED = ("pretrained, linear probe", "pretrained, fine-tuned")
 
 
@@ -50,26 +51,34 @@ def report(name, curve, found, minutes):
     patients = len({group for _, test in curve.splits for group in curve.groups[test]})
     lines = [
         f"{len(curve.y):,} labelled samples of {curve.settings['n_patients']:,} patients; {len(curve.splits)} split(s), "
-        f"tested on {patients:,} patients. Values are the macro {metric.replace('_', ' ')}, mean over splits and repeats, "
-        f"with 95 % intervals over patients and repeats. {minutes:.0f} minutes of computing, "
+        f"tested on {patients:,} patients. Values are {METRICS[metric]}, mean over splits and repeats, with 95 % intervals "
+        f"over patients and repeats. All runs together took {minutes:.0f} minutes, "
         f"{sum(e['seconds'] for e in curve.pretraining) / 60:.0f} of them pretraining.",
         "", f"![Label efficiency](label_efficiency_{name}.png)", "",
         "| labels | " + " | ".join(curve.arms) + " |", "|---|" + "---|" * len(curve.arms),
     ]
+    shares = {}
     for fraction in curve.label_fractions:
         rows = {row["arm"]: row for row in tables["summary"] if row["fraction"] == fraction}
         first = next(iter(rows.values()))
+        shares[fraction] = f"{fraction:.0%} ({first['n_labels']:,.0f} of {first['n_patients']:,.0f} patients)"
         cells = [f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in rows.values()]
-        share = f"{fraction:.0%} ({first['n_labels']:,.0f} of {first['n_patients']:,.0f} patients)"
-        lines.append(f"| {share} | {' | '.join(cells)} |")
-    lines += ["", "Paired differences; p after Holm's correction over the fractions; the last column is the smallest true "
-              "difference that the study would have found with 80 % power.", "",
-              "| labels | difference | value | p | detectable |", "|---|---|---|---|---|"]
-    for row in tables["differences"]:
-        lines.append(
-            f"| {row['fraction']:.0%} | {row['arm']} minus {row['reference']} | {row['difference']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}] | {row['p_holm']:.3f} | {row['detectable_effect']:.3f} |"
-        )
+        lines.append(f"| {shares[fraction]} | {' | '.join(cells)} |")
+    lines += [
+        "", "Paired differences with 95 % intervals, p after Holm's correction over the fractions, and the smallest true "
+        "difference that the study would have found with 80 % power.",
+    ]
+    for arm in PRETRAINED:
+        lines += ["", f"| {arm}, minus | " + " | ".join(REFERENCES) + " |", "|---|" + "---|" * len(REFERENCES)]
+        for fraction, share in shares.items():
+            rows = {
+                row["reference"]: row for row in tables["differences"] if (row["arm"], row["fraction"]) == (arm, fraction)
+            }
+            cells = [
+                f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p {row['p_holm']:.2g}; "
+                f"{row['detectable_effect']:.3f}" for row in (rows[reference] for reference in REFERENCES)
+            ]
+            lines.append(f"| {share} | {' | '.join(cells)} |")
     lines += ["", "Labels saved:", ""] + [f"- {row['text']}" for row in tables["label_saving"]]
     return "\n".join(lines) + "\n"
 

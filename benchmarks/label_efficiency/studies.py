@@ -70,7 +70,7 @@ def ptbxl(folder):
         "X": X, "y": np.array([[int(row[name]) for name in SUPERCLASSES] for row in rows]),
         "groups": np.array([row["patient_id"] for row in rows]),
         "cv": [(np.flatnonzero(fold <= 8), np.flatnonzero(fold == 9))],
-        "label_fractions": (0.02, 0.05, 0.1, 0.3, 1.0), "n_repeats": (3, 3, 3, 2, 1),
+        "label_fractions": (0.02, 0.05, 0.1, 0.3, 1.0), "n_repeats": (4, 4, 3, 2, 2),
         "scoring": ["roc_auc", "average_precision"],
     }
 
@@ -95,7 +95,7 @@ def mitdb(folder, per_class=100, unlabelled_per_patient=600):
         "arms": arms(encoder, baseline(120, beat=1.2, n_features=2016), crop_size=None, epochs=30, batch_size=64,
                      pretraining_rate=1e-3, labelled_epochs=6, updates=200, lead_dropout=0.0),
         "X": X[labelled], "y": y[labelled], "groups": groups[labelled], "X_unlabeled": X[others],
-        "groups_unlabeled": groups[others], "cv": 5, "label_fractions": (0.12, 0.25, 0.5, 1.0), "n_repeats": (2, 2, 2, 1),
+        "groups_unlabeled": groups[others], "cv": 5, "label_fractions": (0.12, 0.25, 0.5, 1.0), "n_repeats": (4, 4, 3, 2),
         "scoring": ["roc_auc", "f1"],
     }
 

@@ -182,7 +182,10 @@ class _Study:
             ]
         else:
             self.budgets = self._check_budgets(budgets)
-        self.fingerprint = joblib.hash([self.X, self.y, self.groups, self.X_unlabeled, __version__])
+        # whatever runs and pretrainings depend on, besides the arm, its budget and its seed
+        self.fingerprint = joblib.hash([
+            self.X, self.y, self.groups, self.X_unlabeled, self.groups_unlabeled, self.transductive, __version__,
+        ])
         self.pretrained, self.pretraining, self.runs, self.messages = {}, [], [], defaultdict(Counter)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)

@@ -329,6 +329,18 @@ def test_cached_runs_are_not_made_again(features, tmp_path):
         study(arms, features, cache_dir=tmp_path, random_state=None)
 
 
+def test_cached_pretraining_is_not_that_of_other_signals(data, tmp_path):
+    X, _, groups = data
+    arms = {"probe": make_pipeline(small(Recording), LogisticRegression())}
+    names = np.array([groups[0]] * 4)
+    for n_fits, options in enumerate([
+        {}, {"transductive": True}, {"X_unlabeled": -X[:4]}, {"X_unlabeled": -X[:4], "groups_unlabeled": names},
+    ], start=1):
+        curve = study(arms, data, cache_dir=tmp_path, **options)
+        assert len(Recording.fits) == 2 * n_fits
+        assert len(list((tmp_path / "runs").iterdir())) == n_fits * len(curve.runs)
+
+
 def test_a_damaged_cache_file_is_computed_again(data, tmp_path):
     arms = {"probe": make_pipeline(small(Recording), LogisticRegression())}
     first = study(arms, data, cache_dir=tmp_path)
