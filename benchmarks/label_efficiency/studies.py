@@ -43,7 +43,8 @@ def arms(encoder, features, crop_size, epochs, batch_size, pretraining_rate, lab
     scratch = ECGSelfSupervisedEmbedder(encoder, crop_size=crop_size, max_epochs=0)
     convolutional = ECGSelfSupervisedEmbedder(ResNet1d(), crop_size=crop_size, max_epochs=0)
     training = {"lead_dropout": lead_dropout, "warmup": 0.2, "batch_size": 32}
-    # The fine-tuned network first trains its head alone; networks from scratch get as many updates for everything.
+    # The fine-tuned network first trains its head alone. Networks from scratch get these updates, a third more at least, for
+    # everything.
     fine_tuning = {"head_epochs": 10, "max_epochs": labelled_epochs, "min_updates": updates, **training}
     from_scratch = {"max_epochs": labelled_epochs + 10, "min_updates": updates * 4 // 3, **training}
     return {
