@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -236,9 +237,12 @@ class LabelEfficiencyCurve:
         metrics : dict of callables, default=None
             Metrics by name, where the study used functions of the user's own; a file holds none.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        document = json.loads(arrays["document"].tobytes())
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            document = json.loads(arrays["document"].tobytes())
+        except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{path} is not what LabelEfficiencyCurve.save writes ({error!r}).") from error
         if document["format"] > FORMAT:
             raise ValueError(
                 f"{path} was written by a newer skecg (format {document['format']}, known {FORMAT}). Update skecg."

@@ -63,6 +63,8 @@ class LabelEfficiencyDisplay:
             import matplotlib.pyplot as plt
         except ImportError as error:
             raise ImportError("LabelEfficiencyDisplay.plot needs matplotlib: pip install 'skecg[plot]'.") from error
+        if saving is not None and (isinstance(saving, str) or len(saving) != 2):
+            raise ValueError(f"saving is {saving!r}; expected the names of an arm and of its reference.")
         curve, options = self.curve, {
             "confidence_level": confidence_level, "n_resamples": n_resamples, "random_state": random_state,
         }

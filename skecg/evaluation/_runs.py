@@ -46,7 +46,7 @@ def execute(name, split, budget, arm, X, y, groups, rows, test, seed, file, opti
     best = getattr(model[-1] if isinstance(model, Pipeline) else model, "best_params_", None)
     run = Run(
         arm=name, fraction=budget.fraction, repeat=budget.repeat, split=split, n_labels=budget.n_labels,
-        n_patients=budget.n_patients, absent=tuple(budget.absent), seconds=time.perf_counter() - started,
+        n_patients=budget.n_patients, absent=_absent(budget, options["classes"]), seconds=time.perf_counter() - started,
         n_updates=_n_updates(model), best_params=best and json.loads(json.dumps(best, default=plain)), scores=scores,
         predictions=predictions,
     )
@@ -77,6 +77,8 @@ def _prepare_search(search, y, groups, seed, options):
     """Folds that keep patients apart, and the study's metric, unless the search brings its own."""
     if search.cv is None or isinstance(search.cv, Integral):
         search.set_params(cv=_inner_folds(y, groups, 5 if search.cv is None else search.cv, seed, options))
+    elif hasattr(search.cv, "split"):  # a splitter of the user's own is told the patients
+        search.set_params(cv=list(search.cv.split(np.zeros(len(y)), y, groups)))
     if search.scoring is None:
         metric = options["scoring"]
         search.set_params(
@@ -112,6 +114,13 @@ class _FunctionScorer:
         if is_regressor(estimator):
             return self.function(y, estimator.predict(X))
         return self.function(y, class_scores(estimator, X, self.classes))
+
+
+def _absent(budget, classes):
+    """Classes that the budget lacks, those that the whole training part lacks included."""
+    if classes is None:
+        return tuple(budget.absent)
+    return tuple(name for name in classes.tolist() if not budget.class_counts.get(name))
 
 
 def _n_updates(model):

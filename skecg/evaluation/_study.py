@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.pipeline import Pipeline
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from .. import __version__
 from .._embedder import ECGSelfSupervisedEmbedder
 from ..metrics import get_scorer
+from ..metrics._scorers import MetricScorer
 from ..metrics._table import METRICS
 from ..model_selection import MultilabelStratifiedGroupKFold, label_budgets, load_budgets, save_budgets
 from ._curve import LabelEfficiencyCurve, write_atomically
@@ -164,8 +165,12 @@ class _Study:
         self.groups = np.arange(len(self.y)) if groups is None else np.asarray(groups)
         self.has_groups = groups is not None
         kind = type_of_target(self.y, input_name="y")
-        self.continuous = kind.startswith("continuous")
+        # whole numbers are classes, unless it is values that the arms predict
+        self.continuous = kind.startswith("continuous") or all(map(is_regressor, self.arms.values()))
         self.classes = None if self.continuous or kind.startswith("multilabel") else np.unique(self.y)
+        if self.classes is not None and len(self.classes) < 2:
+            raise ValueError(f"y holds one class ({self.classes[0]!r}); expected two at least.")
+        self.targets = self.y if kind.startswith("continuous") or not self.continuous else self.y + 0.5
         self.metrics = _check_metrics(scoring, self.continuous)
         self.seed = int(random_state) if isinstance(random_state, Integral) else int(
             check_random_state(random_state).randint(np.iinfo(np.int32).max))
@@ -175,7 +180,7 @@ class _Study:
         if budgets is None:
             self.budgets = [
                 label_budgets(
-                    self.y[train], self.groups[train], label_fractions=label_fractions, n_repeats=n_repeats,
+                    self.targets[train], self.groups[train], label_fractions=label_fractions, n_repeats=n_repeats,
                     random_state=seed_of(self.seed, split),
                 )
                 for split, (train, _) in enumerate(self.splits)
@@ -196,6 +201,8 @@ class _Study:
             n = 5 if cv is None else cv
             cv = GroupKFold(n) if self.continuous else MultilabelStratifiedGroupKFold(
                 n, shuffle=True, random_state=seed_of(self.seed))
+        if isinstance(cv, tuple) and len(cv) == 2 and all(np.ndim(part) == 1 for part in cv):
+            cv = [cv]
         rows = np.zeros(len(self.y))
         splits = [(np.asarray(train), np.asarray(test)) for train, test in check_cv(cv).split(rows, self.y, self.groups)]
         splits = [tuple(np.flatnonzero(part) if part.dtype == bool else part for part in split) for split in splits]
@@ -231,11 +238,11 @@ class _Study:
 
     def _check_budgets(self, budgets):
         if not isinstance(budgets, (list, tuple)):
-            return [load_budgets(budgets, self.y[train], self.groups[train]) for train, _ in self.splits]
+            return [load_budgets(budgets, self.targets[train], self.groups[train]) for train, _ in self.splits]
         if len(budgets) != len(self.splits):
             raise ValueError(f"The budgets are those of {len(budgets)} splits; cv makes {len(self.splits)}.")
         for split, ((train, _), of_split) in enumerate(zip(self.splits, budgets, strict=True)):
-            own = label_budgets(self.y[train], self.groups[train], label_fractions=[1.0])[0].fingerprint
+            own = label_budgets(self.targets[train], self.groups[train], label_fractions=[1.0])[0].fingerprint
             if any(budget.fingerprint != own for budget in of_split):
                 raise ValueError(
                     f"The budgets of split {split} were drawn from other data, or with another cv. Leave them out."
@@ -341,8 +348,23 @@ class _Study:
 
     def _take(self, run, messages):
         self.runs.append(run)
+        if len(self.runs) == 1:
+            self.try_metrics()
         for message in set(messages):
             self.messages[run.arm][message] += 1
+
+    def try_metrics(self):
+        """A metric that cannot be computed is known after the first run, not after the last."""
+        curve = self.curve()
+        for name, metric in self.metrics.items():
+            try:
+                curve.evaluate(curve.runs[0], name)
+            except Exception as error:
+                raise ValueError(
+                    f"scoring={metric!r} cannot be computed on the first run ({type(error).__name__}: {error}). Expected a "
+                    "name that skecg.metrics.get_scorer knows, or metric(y_true, y_score) -> float, where y_score has a "
+                    "column per class (predicted values for regressors)."
+                ) from error
 
     def _parallel(self, jobs, n_jobs):
         if n_jobs <= 1:
@@ -366,13 +388,22 @@ class _Study:
 
     def warn(self):
         """Say what a reader of the curve has to know."""
-        absent = Counter((b.fraction, c) for of_split in self.budgets for b in of_split for c in b.absent)
+        absent = Counter((run.fraction, c) for run in self.runs if run.arm == next(iter(self.arms)) for c in run.absent)
         if absent:
             total = Counter(b.fraction for of_split in self.budgets for b in of_split)
             listed = "; ".join(f"{c} in {n} of {total[f]} at {f:.3g}" for (f, c), n in sorted(absent.items(), key=str))
             warnings.warn(
                 f"Budgets without any label of a class: {listed}. Their runs count all the same.", UserWarning, stacklevel=3
             )
+        for split, (_, test) in enumerate(self.splits):
+            missing = [] if self.classes is None else np.setdiff1d(self.classes, self.y[test]).tolist()
+            if missing:
+                warnings.warn(
+                    f"The test part of split {split} has no sample of {', '.join(map(str, missing))}: macro averages there "
+                    "are over the other classes.", UserWarning, stacklevel=3,
+                )
+        if self.X_unlabeled is not None and not self.pretrained:
+            warnings.warn("X_unlabeled was given, but no arm pretrains an embedder.", UserWarning, stacklevel=3)
         updates = defaultdict(dict)
         for run in self.runs:
             if run.n_updates is not None:
@@ -421,12 +452,15 @@ def _check_arms(arms):
 
 def _check_metrics(scoring, continuous):
     """Ordered dict of metric name to name in METRICS or function."""
+    if isinstance(scoring, MetricScorer):
+        scoring = scoring.metric
     if isinstance(scoring, str):
         scoring = {scoring: scoring}
     elif callable(scoring):
         scoring = {getattr(scoring, "__name__", "score").strip("<>"): scoring}
     elif not isinstance(scoring, dict):
         scoring = {name: name for name in scoring}
+    scoring = {name: m.metric if isinstance(m, MetricScorer) else m for name, m in scoring.items()}
     for name, metric in scoring.items():
         if isinstance(metric, str):
             get_scorer(metric)  # complains about names it does not know

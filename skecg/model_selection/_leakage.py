@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from sklearn.utils.validation import _num_samples, check_consistent_length
@@ -170,6 +171,8 @@ def audit_leakage(X, groups, splits, *, min_overlap="auto"):
     if groups is not None:
         check_consistent_length(X, groups)
         patients, codes = encode_groups(groups, n_samples)
+    if isinstance(splits, Integral) or hasattr(splits, "split"):
+        raise ValueError(f"splits is {splits!r}; expected pairs of rows, such as list(splitter.split(X, y, groups)).")
     splits = [_check_split(split, n_samples) for split in splits]
     if not splits:
         raise ValueError("splits is empty: give pairs of rows, [(train, test), ...].")

@@ -20,7 +20,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import mean_absolute_error, roc_auc_score
+from sklearn.metrics import f1_score, mean_absolute_error, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -31,7 +31,7 @@ from skecg.datasets import make_ecg, make_ecg_records, read_records, write_recor
 from skecg.encoders import PatchTransformer
 from skecg.evaluation import LabelEfficiencyCurve, LabelEfficiencyDisplay, label_efficiency_curve
 from skecg.evaluation._pretraining import Pretraining, find_pretraining, freeze
-from skecg.metrics import macro_roc_auc
+from skecg.metrics import get_scorer, macro_roc_auc
 from skecg.preprocessing import LeadScaler
 
 
@@ -100,7 +100,7 @@ def study(arms, data, **options):
     X, y, groups = data
     options = {"label_fractions": (0.3, 1.0), "cv": 2, "n_repeats": 2, "verbose": 0, "random_state": 0, **options}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Networks made different|Budgets without any")
+        warnings.filterwarnings("ignore", message="Networks made different|Budgets without any|The test part of split")
         return label_efficiency_curve(arms, X, y, groups=groups, **options)
 
 
@@ -293,6 +293,58 @@ def test_a_budget_of_one_class_predicts_that_class():
         assert (run.scores.max(axis=1) == 1).all()
 
 
+def test_a_class_of_one_patient_is_told_where_it_is_missing():
+    rng = np.random.default_rng(0)
+    groups = np.arange(36) // 2
+    y = np.where(groups == 0, "ill", np.where(groups % 2, "a", "b"))
+    X = rng.normal(size=(36, 3))
+    with pytest.warns(UserWarning) as told:
+        curve = label_efficiency_curve(
+            {"lda": LinearDiscriminantAnalysis()}, X, y, groups=groups, label_fractions=(0.5, 1.0), cv=2, n_repeats=2,
+            verbose=0, random_state=0)
+    without = next(i for i, (train, _) in enumerate(curve.splits) if "ill" not in y[train])
+    assert all(run.absent == ("ill",) for run in curve.select(split=without))
+    assert not any(run.absent for run in curve.select(split=1 - without))
+    texts = " ".join(str(w.message) for w in told)
+    assert "ill in 2 of 4 at 1" in texts and f"test part of split {1 - without} has no sample of ill" in texts
+    with pytest.raises(ValueError, match="one class"):
+        study({"lda": LinearDiscriminantAnalysis()}, (X, np.full(36, "a"), groups))
+
+
+def test_whole_numbers_are_values_where_all_arms_are_regressors():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 4))
+    age = np.rint(50 + 10 * X[:, 0]).astype(int)
+
+    def negative_error(y_true, y_pred):
+        return -mean_absolute_error(y_true, y_pred)
+
+    curve = study({"ridge": Ridge()}, (X, age, np.arange(90)), scoring=negative_error)
+    assert curve.classes is None and curve.evaluate(curve.select(fraction=1.0)[0]) > -1.0
+    again = study({"ridge": Ridge()}, (X, age, np.arange(90)), scoring=negative_error, budgets=curve.budgets)
+    assert again.table[0]["value"] == curve.table[0]["value"]
+
+
+def test_a_splitter_inside_a_search_is_told_the_patients(features):
+    curve = study({"s": GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=GroupKFold(2))}, features, n_repeats=1)
+    assert len(curve.runs) == 4
+
+
+def test_one_pair_of_indices_is_a_split(features):
+    train, test = np.arange(80), np.arange(80, 120)
+    curve = study({"a": Spy()}, features, cv=(train, test), n_repeats=1)
+    assert len(curve.splits) == 1
+    np.testing.assert_array_equal(curve.splits[0][1], test)
+
+
+def test_a_metric_that_cannot_be_computed_is_known_after_the_first_run(features):
+    with pytest.raises(ValueError, match=r"cannot be computed on the first run .*get_scorer"):
+        study({"a": Spy()}, features, scoring=f1_score)
+    assert len(Spy.fits) == 1
+    curve = study({"a": Spy()}, features, scoring=get_scorer("f1"))
+    assert curve.metrics == ("f1",) and np.isfinite(curve.table[0]["value"])
+
+
 def test_values_to_predict():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(90, 4))
@@ -476,6 +528,11 @@ def test_saving_and_loading(features, tmp_path):
     document = json.loads((tmp_path / "curve.json").read_text())
     assert len(document["runs"]) == len(curve.table) == len(curve.to_frame())
     assert document["runs"][0]["value"] == curve.table[0]["value"]
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    (tmp_path / "text.npz").write_text("nothing")
+    for name in ("other.npz", "text.npz"):
+        with pytest.raises(ValueError, match="is not what LabelEfficiencyCurve"):
+            LabelEfficiencyCurve.load(tmp_path / name)
     own = study({"a": Spy()}, features, scoring={"f": lambda y, s: 0.5})
     own.save(tmp_path / "own.npz")
     with pytest.raises(ValueError, match="functions as metrics"):

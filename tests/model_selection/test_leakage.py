@@ -211,3 +211,9 @@ def test_errors():
         audit_leakage(X[:, 0], None, [([0], [1])])
     with pytest.raises(ValueError, match="type <U1"):
         audit_leakage(np.full((6, 3), "N"), None, [([0], [1])])
+
+
+@pytest.mark.parametrize("splits", [5, GroupKFold(5)])
+def test_a_splitter_is_not_a_list_of_splits(splits):
+    with pytest.raises(ValueError, match=r"list\(splitter\.split\(X, y, groups\)\)"):
+        audit_leakage(np.zeros((10, 50)), np.arange(10), splits)
