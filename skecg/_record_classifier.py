@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, has_fit_parameter
 
 from ._validation import as_3d, check_lead_names, validate_ecg
 from .datasets import ECGFormatError, ECGRecord, read_record
@@ -223,6 +223,8 @@ class RecordClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(f"step={self.step!r} without length: give both in seconds.")
         X, records = self._learn(X, frozen)
         y = None if y is None else np.asarray(y)
+        if y is not None:
+            assert_all_finite(y, input_name="y")
         owners = groups if groups is None else np.asarray(groups)
         check_consistent_length(X, y, owners)
         self._multilabel = None if y is None else type_of_target(y, input_name="y") == "multilabel-indicator"

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
 from tqdm.auto import tqdm
@@ -71,10 +71,14 @@ def file_sum(file):
 
 @contextmanager
 def locked(folder):
-    """Create ``folder`` and keep other processes from downloading into it at the same time."""
+    """Create ``folder`` and keep other processes from downloading into it at the same time.
+
+    A download that fails before anything is there leaves no trace: no lock, and no folder that was not there before.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / ".lock")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -87,6 +91,15 @@ def locked(folder):
                       "download_if_missing=False to use what is there.") from error
     try:
         yield
+    except BaseException:
+        if not (folder / SUMS).exists():
+            with suppress(OSError):  # Windows removes it on release
+                (folder / ".lock").unlink()
+            lock.release()
+            with suppress(OSError):  # not empty: what has arrived is kept
+                for path in made:
+                    path.rmdir()
+        raise
     finally:
         lock.release()
 
@@ -129,8 +142,10 @@ def _download(session, url, file, sha256, stop):
     if _is_right(part, sha256):
         os.replace(part, file)
         return
-    asked_for = 0.0
+    asked_for, reason = 0.0, None
     for delay in _DELAYS:
+        if reason is not None and not stop.is_set():
+            tqdm.write(f"{url}: {reason}. Trying again.", file=sys.stderr)
         if stop.wait(max(delay, asked_for)):
             return
         try:

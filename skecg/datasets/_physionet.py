@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from fnmatch import translate
+from numbers import Integral
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -23,6 +24,7 @@ _PHYSIONET = (
     "Goldberger A, Amaral L, Glass L, Hausdorff J, Ivanov PC, Mark R, et al. PhysioBank, PhysioToolkit, and "
     "PhysioNet. Circulation 101(23):e215-e220, 2000."
 )
+_SIGNS = "*?["  # of a pattern
 _LARGE = 10**11  # bytes; more than that is downloaded only where it was selected
 _AGE = re.compile(r"^#.*?\bAge:?\s*(\d+(?:\.\d+)?)", re.MULTILINE | re.IGNORECASE)
 _SEX = re.compile(r"^#.*?\bSex:?\s*(male|female|m|f)\b", re.MULTILINE | re.IGNORECASE)
@@ -71,7 +73,11 @@ class Database:
     def provide(self, data_home, records, download_if_missing, verify):
         """The folder, and the records in it as paths relative to it, without extension, in natural order."""
         folder = self._folder(data_home)
-        patterns = None if records is None else [records] if isinstance(records, str) else [*map(str, records)]
+        patterns = None
+        if records is not None:
+            patterns = [str(records)] if isinstance(records, (str, Integral)) else [*map(str, records)]
+            if not patterns:
+                raise ValueError("records is empty: give names or patterns of records, or None for all of them.")
         if download_if_missing:
             self._download(folder, patterns, verify)
         elif verify:
@@ -79,8 +85,11 @@ class Database:
         paths = [path.relative_to(folder).with_suffix("").as_posix() for path in self._headers(folder)]
         selection = _Selection(patterns)
         paths = [path for path in paths if path in selection]
-        self._check_there(folder, paths, list(selection.unused))
-        self._report(folder, paths, selected=patterns is not None)
+        absent = list(selection.unused)
+        if absent:
+            self._check_names(folder, patterns, absent)
+        self._check_there(folder, paths, absent)
+        self._report(folder, paths, absent, selected=patterns is not None)
         return folder, sorted(paths, key=_natural)
 
     def bunch(self, folder, paths, options, **fields):
@@ -156,13 +165,29 @@ class Database:
             raise OSError(f"{len(wrong):,} files in {folder} differ from {SUMS}: {_listed(wrong)}. Pass "
                           "download_if_missing=True to replace them.")
 
+    def _check_names(self, folder, patterns, absent):
+        """Tell names that the database does not have from those that this copy lacks."""
+        if (folder / SUMS).is_file():
+            self._sums(folder, patterns)
+        known = [re.compile(translate(form)).fullmatch for header in self.headers
+                 for form in (header.removesuffix(".hea"), header.rpartition("/")[2].removesuffix(".hea"))]
+        for name in absent:
+            if any(sign in name for sign in _SIGNS) or any(match(name) for match in known):
+                continue
+            forms = _listed([header.removesuffix(".hea") for header in self.headers])
+            advice = f" For all records of this folder, give {name + '/*'!r}." if (folder / name).is_dir() else ""
+            raise ValueError(f"{self.title} has no record {name}; its records are called {forms}.{advice}")
+
     def _check_there(self, folder, paths, absent):
         tables = [table for table in self.tables if not (folder / table).is_file()]
         if not folder.is_dir():
             state = f"There is no folder {folder}"
+            if folder.parent.is_dir():
+                state += (f", and {folder.parent} itself is no copy of {self.title}: it holds none "
+                          f"of {_listed([*self.tables, *self.headers])}")
         elif tables:
             state = f"There is no {' and no '.join(tables)} in {folder}"
-        elif absent or not paths:
+        elif not paths:
             state = f"{folder} holds no record {_listed(absent) if absent else f'of {self.title}'}"
         else:
             return
@@ -171,8 +196,8 @@ class Database:
             f"{_size(self.record_bytes * self.n_records)} in all; records= selects), or the folder of a copy as data_home."
         )
 
-    def _report(self, folder, paths, selected):
-        text = ""
+    def _report(self, folder, paths, absent, selected):
+        text = f"{folder} holds no record {_listed(absent)}: {len(paths):,} record(s) are used. " if absent else ""
         if not selected and len(paths) < self.n_records:
             text = f"{folder} holds {len(paths):,} of {self.n_records:,} records of {self.title}. "
         lacking = [f"{path}.{extension}" for path in paths for extension in self.extensions
@@ -202,7 +227,7 @@ class _Selection:
     def __init__(self, patterns):
         self.everything = patterns is None
         self.unused = dict.fromkeys(patterns or ())  # those that nothing has matched so far, in order
-        self.names = {pattern for pattern in self.unused if not any(sign in pattern for sign in "*?[")}
+        self.names = {pattern for pattern in self.unused if not any(sign in pattern for sign in _SIGNS)}
         self.patterns = {pattern: re.compile(translate(pattern)).fullmatch for pattern in self.unused
                          if pattern not in self.names}
 

@@ -3,6 +3,7 @@
 import ast
 import csv
 from dataclasses import replace
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -66,7 +67,8 @@ def fetch_ptbxl(
         Leads to read, in this order; ``None`` reads all 12.
     min_likelihood : float, default=0.0
         A statement counts from this likelihood on, in percent. At 0 every statement counts, as in the
-        published benchmark: PTB-XL writes 0 where the likelihood is not known.
+        published benchmark: PTB-XL writes 0 where the likelihood is not known. From 0 to 100; a share such as
+        0.5 is refused.
     download_if_missing : bool, default=True
         Whether to download the files that are missing, from PhysioNet or from the mirror in the environment
         variable ``SKECG_PHYSIONET_URL``. Nothing else ever downloads anything. Each file is checked against
@@ -93,7 +95,7 @@ def fetch_ptbxl(
     ECGFormatError
         A table that cannot be used.
     ValueError
-        Another ``fs`` or ``task``; no record of that name.
+        Another ``fs`` or ``task``, a ``min_likelihood`` that is no percentage, no record of that name.
 
     References
     ----------
@@ -112,6 +114,16 @@ def fetch_ptbxl(
         raise ValueError(f"PTB-XL is stored at fs=100 and fs=500 Hz; got fs={fs!r}.")
     if task not in _TASKS:
         raise ValueError(f"task must be one of {', '.join(_TASKS)}; got {task!r}.")
+    if not isinstance(min_likelihood, Real) or not (min_likelihood == 0 or 1 <= min_likelihood <= 100):
+        raise ValueError("min_likelihood is in percent: 0, or a number from 1 to 100 (50, not 0.5, for one half); got "
+                         f"{min_likelihood!r}.")
+    fs = int(fs)
+    if records is not None:
+        records = [str(records)] if isinstance(records, (str, Integral)) else [*map(str, records)]
+        foreign = [name for name in records if name.endswith("_hr" if fs == 100 else "_lr")]
+        if foreign:
+            raise ValueError(f"{foreign[0]} is no record at fs={fs} Hz: pass fs={600 - fs}, or the name that ends in "
+                             f"{'_lr' if fs == 100 else '_hr'}.")
     database = replace(PTBXL, title=f"PTB-XL at {fs} Hz", record_bytes=1000 + 240 * fs,
                        headers=PTBXL.headers[:1] if fs == 100 else PTBXL.headers[1:])
     folder, paths = database.provide(data_home, records, download_if_missing, verify)
@@ -136,7 +148,6 @@ def fetch_ptbxl(
         fs=fs,
         lead_names=STANDARD_LEADS if lead_names is None else tuple(lead_names),
     )
-
 
 
 def _read_table(file):

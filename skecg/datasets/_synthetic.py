@@ -248,7 +248,7 @@ def make_ecg_records(n_records=200, *, fiducials=False, **options):
     Returns
     -------
     data : Bunch
-        As a ``load_*`` function returns it, so that :func:`~skecg.preprocessing.make_windows`,
+        As a ``fetch_*`` function returns it, so that :func:`~skecg.preprocessing.make_windows`,
         :func:`~skecg.preprocessing.make_beats` and :func:`write_records` take it:
 
         - ``records`` : list of ECGRecord, ``signal`` of shape (n_leads, n_times) in mV, with annotations;

@@ -1,13 +1,16 @@
 """Records to WFDB files, and folders of them with their labels."""
 
 import csv
+import os
 import re
 
 import numpy as np
 
-from ._records import local_path
+from ._records import ECGRecord, RecordSequence, local_path
 from ._wfdb import _wfdb
 
+_NAME = re.compile(r"[-\w]+", re.ASCII)
+_LISTS = ("RECORDS", "labels.csv")
 _LIMIT = 2**15 - 1  # of 16 bits; the lowest value marks an invalid sample
 
 
@@ -17,21 +20,22 @@ def write_record(path, record, *, gain=1000.0, extension="atr"):
     Parameters
     ----------
     path : str or Path
-        Where the header goes, with or without ``.hea``. Its folder must exist; files of that name are replaced.
+        Where the header goes, with or without ``.hea``. Its folder must exist; files of that name are replaced,
+        and the annotation file is removed where this record has no annotations.
     record : ECGRecord
         Signal, annotations and comments are written. NaN becomes an invalid sample, which is read as NaN.
     gain : float, default=1000.0
         ADC units per millivolt (or per unit that ``record.units`` gives). :func:`read_record` gives back each
         value to within half of ``1 / gain``.
     extension : str, default="atr"
-        Of the annotation file.
+        Of the annotation file; letters. Annotation files of another extension are left as they are.
 
     Raises
     ------
     FileNotFoundError
         There is no such folder.
     ValueError
-        A name that WFDB does not allow, a signal that is empty, infinite, or beyond 16 bits at this gain, or
+        A name or an extension that WFDB does not allow, a signal that is empty, infinite, or beyond 16 bits at this gain, or
         annotations that are out of order, outside the record, or of a symbol that WFDB does not know.
 
     See Also
@@ -55,8 +59,11 @@ def write_record(path, record, *, gain=1000.0, extension="atr"):
     path = path.with_name(path.name.removesuffix(".hea"))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}. Create it first.")
-    if not re.fullmatch(r"[-\w]+", path.name, re.ASCII):
-        raise ValueError(f"{path.name!r} is no name of a WFDB record: use letters, digits, hyphens and underscores.")
+    _check_name(path.name)
+    extension = extension.removeprefix(".")
+    if not re.fullmatch("[A-Za-z]+", extension) or extension in ("hea", "dat"):
+        raise ValueError(f"{extension!r} is no extension of an annotation file: use letters, e.g. 'atr', and neither "
+                         "'hea' nor 'dat'.")
     digital = _digitise(record, path.name, gain)
     notes = _check_annotations(record, path.name)
     header = {
@@ -64,23 +71,25 @@ def write_record(path, record, *, gain=1000.0, extension="atr"):
         "fmt": ["16"] * len(digital), "adc_gain": [float(gain)] * len(digital), "baseline": [0] * len(digital),
         "comments": list(record.comments),
     }
+    path.with_name(f"{path.name}.{extension}").unlink(missing_ok=True)  # those of another signal
     with _wfdb() as wfdb:
         wfdb.wrsamp(path.name, d_signal=digital.T, write_dir=str(path.parent), **header)
         if notes is not None:
-            wfdb.wrann(path.name, extension.removeprefix("."), notes.sample, list(notes.symbol),
+            wfdb.wrann(path.name, extension, notes.sample, list(notes.symbol),
                        aux_note=list(notes.aux_note), write_dir=str(path.parent))
 
 
-def write_records(folder, data, *, y=None, groups=None, target_names=None, gain=1000.0):
+def write_records(folder, data, *, y=None, groups=None, target_names=None, gain=1000.0, overwrite=False):
     """Write records to a folder, in WFDB format, with a list of them and a table of their labels.
 
     Parameters
     ----------
     folder : str or Path
-        Made if it is not there; files of the same names are replaced.
+        Made if it is not there.
     data : Bunch or sequence of ECGRecord
-        What a ``load_*`` function or :func:`make_ecg_records` returns, or records. One without a name is
-        called by its number.
+        What a ``fetch_*`` function, :func:`read_records` or :func:`make_ecg_records` returns, or records. One
+        without a name is called by its number; where files in several folders share a name, each is called by
+        folder and name, as in ``Person_01_rec_1``.
     y : array-like of shape (n_records,) or (n_records, n_labels), default=None
         Labels, or 0 and 1 for each label; ``data.target`` by default.
     groups : array-like of shape (n_records,), default=None
@@ -89,6 +98,10 @@ def write_records(folder, data, *, y=None, groups=None, target_names=None, gain=
         Names of the columns of a two-dimensional `y`; ``data.target_names`` by default.
     gain : float, default=1000.0
         As in :func:`write_record`.
+    overwrite : bool, default=False
+        Whether to write to a folder that holds records or their labels already. Its ``RECORDS`` and
+        ``labels.csv`` are replaced, or removed, and so are records of the same names with their ``.atr``; other
+        files stay, and are not listed.
 
     Returns
     -------
@@ -97,14 +110,18 @@ def write_records(folder, data, *, y=None, groups=None, target_names=None, gain=
 
     Raises
     ------
+    FileExistsError
+        The folder holds records or labels, and `overwrite` is off.
     ValueError
-        Two records of one name, labels or patients of another number than the records, or a record that
-        :func:`write_record` refuses. What was written before stays.
+        Two records of one name, a name that WFDB does not allow, labels or patients of another number than the
+        records, columns of other values than 0 and 1, names of columns that occur twice, or records that are
+        to replace the files they are read from. Nothing is written then.
+        A record that :func:`write_record` refuses; what was written before stays.
 
     Notes
     -----
-    ``RECORDS`` lists the records. With labels, ``labels.csv`` has the columns ``filename``, ``patient_id``, and
-    either ``label`` or one column of 0 and 1 per label.
+    ``RECORDS`` lists the records. With labels or patients, ``labels.csv`` has the columns ``filename``,
+    ``patient_id``, and for labels either ``label`` or one column of 0 and 1 per label.
 
     Examples
     --------
@@ -121,7 +138,9 @@ def write_records(folder, data, *, y=None, groups=None, target_names=None, gain=
         y = data.get("target") if y is None else y
         groups = data.get("patient_id") if groups is None else groups
         target_names = data.get("target_names") if target_names is None else target_names
+    names = _names(records)
     n_records = len(records)
+    with_table = y is not None or groups is not None
     groups = np.arange(n_records) if groups is None else np.asarray(groups)
     columns, labels = [], np.empty((n_records, 0))
     if y is not None:
@@ -136,23 +155,81 @@ def write_records(folder, data, *, y=None, groups=None, target_names=None, gain=
             f"{n_records} records: give one row, one patient per record and one name per column."
         )
 
+    if y is not None and np.ndim(y) == 2:
+        labels = _indicator(labels, columns)
+
     folder = local_path(folder)
+    paths = [folder / name for name in names]
+    _check_folder(folder, paths, records, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, record in enumerate(records):
-        path = folder / (record.name or f"{number:05d}")
-        if path in paths:
-            raise ValueError(f"Two records are called {path.name!r}; give each a name of its own.")
+    for name in _LISTS:  # first: what they say of the old records is not true of the new ones
+        (folder / name).unlink(missing_ok=True)
+    for path, record in zip(paths, records, strict=True):
         write_record(path, record, gain=gain)
-        paths.append(path)
     (folder / "RECORDS").write_text("".join(f"{path.name}\n" for path in paths), encoding="utf-8")
-    if y is not None:
+    if with_table:
         with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["filename", "patient_id", *columns])
             for path, patient, row in zip(paths, groups, labels, strict=True):
                 table.writerow([path.name, patient, *row])
     return paths
+
+
+def _names(records):
+    """A name for each record, no two the same; nothing is read from disk for them."""
+    if isinstance(records, RecordSequence):
+        names = records.names
+        if len(set(names)) < len(names):
+            paths = [os.path.abspath(path.with_name(name)) for path, name in zip(records.paths, names, strict=True)]
+            above = os.path.commonpath([os.path.dirname(path) for path in paths])
+            names = [os.path.relpath(path, above).replace(os.sep, "_") for path in paths]
+    else:
+        several = not isinstance(records, (ECGRecord, str, os.PathLike)) and hasattr(records, "__len__")
+        wrong = next((type(one) for one in records if not isinstance(one, ECGRecord)), None) if several else type(records)
+        if wrong is not None:
+            raise ValueError("data must be what a fetch_* function, read_records or make_ecg_records returns, or a list "
+                             f"of ECGRecord; got {'a list with ' if several else ''}{wrong.__name__}.")
+        names = [record.name or f"{number:05d}" for number, record in enumerate(records)]
+    seen = set()
+    for name in names:
+        _check_name(name)
+        if name in seen:
+            raise ValueError(f"Two records are called {name!r}; give each a name of its own.")
+        seen.add(name)
+    return names
+
+
+def _check_name(name):
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a WFDB record: use letters, digits, hyphens and underscores.")
+
+
+def _indicator(labels, columns):
+    """Labels of several columns as 0 and 1."""
+    names = ["filename", "patient_id", *map(str, columns)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"labels.csv would have two columns called {', '.join(twice)}: give each label a name of its "
+                         "own, other than filename and patient_id.")
+    wrong = [value for value in labels.ravel().tolist() if value not in (0, 1)]
+    if wrong:
+        raise ValueError(f"y of two dimensions must hold 0 and 1 alone; it has {wrong[0]!r}. Decide which records have "
+                         "which label, or give one label per record.")
+    return labels.astype(np.int64)
+
+
+def _check_folder(folder, paths, records, overwrite):
+    """Nothing of other records is in the folder, or it may be replaced."""
+    there = [file.name for file in folder.glob("*.hea")][:1] + [name for name in _LISTS if (folder / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{folder} holds records or labels already ({', '.join(there)}). Choose another folder, "
+                              "or pass overwrite=True to replace the lists and the records of the same names.")
+    if isinstance(records, RecordSequence):
+        sources = {os.path.realpath(path.with_name(name))
+                   for path, name in zip(records.paths, records.names, strict=True)}
+        if not sources.isdisjoint(map(os.path.realpath, paths)):
+            raise ValueError(f"The records are read from {folder} while they are written. Choose another folder.")
 
 
 def _digitise(record, name, gain):

@@ -1,6 +1,7 @@
 """Records to windows around annotated beats: a function, because it changes the number of samples."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -58,6 +59,8 @@ def make_beats(data, *, before=0.25, after=0.45, context=0, lead_names=None, cla
     ------
     ValueError
         A record without annotations, of another sampling rate, or without any of the leads; no beat at all.
+    OSError
+        ``out`` cannot be written, or holds something else, as in :func:`make_windows`.
 
     Notes
     -----
@@ -83,6 +86,9 @@ def make_beats(data, *, before=0.25, after=0.45, context=0, lead_names=None, cla
     ((2, 1, 252), array(['N', 'V'], dtype='<U1'))
     """
     records, lead_names, _, groups = unpack(data, lead_names, None, groups)
+    if classes is not None and not isinstance(classes, Mapping):
+        raise ValueError("classes must be a dict from symbol to label, such as {'N': 'N', 'V': 'V'}; got "
+                         f"{classes!r}.")
     classes = AAMI_CLASSES if classes is None else {str(symbol): str(name) for symbol, name in classes.items()}
     context = count(context, "context")
     known = {*_BEATS, *classes}

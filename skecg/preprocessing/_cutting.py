@@ -5,6 +5,7 @@ import json
 import os
 from bisect import bisect_left
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,13 +26,9 @@ def unpack(data, lead_names, y, groups):
         records, lead_names = data.records, data.get("lead_names") if lead_names is None else lead_names
         y = data.get("target") if y is None else y
         groups = data.get("patient_id") if groups is None else groups
-    elif hasattr(data, "signal") or not hasattr(data, "__len__"):
-        raise ValueError("data must be what a load_* function returns, or a list of ECGRecord; got "
-                         f"{type(data).__name__}.")
     else:
         records = data
-    if not len(records):
-        raise ValueError("data holds no record.")
+    _check_records(records)
     groups = np.arange(len(records)) if groups is None else np.asarray(groups)
     y = None if y is None else np.asarray(y)
     for name, values in (("y", y), ("groups", groups)):
@@ -41,16 +38,41 @@ def unpack(data, lead_names, y, groups):
     return records, lead_names, y, groups
 
 
+def _check_records(records):
+    """Whether these are records. What a reader gives is one by its paths: to look at a record would read it."""
+    wrong = None
+    if isinstance(records, (str, os.PathLike, dict)) or hasattr(records, "signal") or not hasattr(records, "__len__"):
+        wrong = type(records).__name__
+    elif not len(records):
+        raise ValueError("data holds no record.")
+    elif not hasattr(records, "paths"):
+        several = records if isinstance(records, (list, tuple, np.ndarray)) else ()  # to look at others may read them
+        strangers = [type(record).__name__ for record in several if not hasattr(record, "signal")]
+        wrong = f"{type(records).__name__} of {strangers[0]}" if strangers else None
+    if wrong:
+        raise ValueError(
+            f"data must be what a fetch_* function or read_records returns, or a list of ECGRecord; got {wrong}. Read a "
+            "folder or paths by read_records(...); make an ECGRecord(signal, fs=..., lead_names=...) of each array."
+        )
+
+
 def label(record, number):
     """How messages call a record."""
     return f"{record.name!r}" if record.name else f"number {number}"
 
 
+def check_seconds(seconds, name):
+    """A length of time, whatever the sampling rate."""
+    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not 0 < seconds < np.inf:
+        raise ValueError(f"{name} must be a positive number of seconds; got {seconds!r}.")
+
+
 def n_samples(seconds, fs, name):
     """A length in samples, which must be a whole number of them."""
+    check_seconds(seconds, name)
     n = seconds * fs
     if not n > 0.5 or abs(n - round(n)) > 1e-6 * max(1, n):
-        near = max(1, round(n)) if n > 0 else 1
+        near = max(1, round(n))
         raise ValueError(f"{name}={seconds!r} s is {n:g} samples at fs={fs:g} Hz; expected a whole number "
                          f"of them, e.g. {name}={near / fs:g} ({near} samples).")
     return round(n)
@@ -93,6 +115,7 @@ def cut(function, records, lead_names, places, *, parameters, out, verbose, noth
     """
     if out is not None:
         out = Path(out)
+        _check_out(out)
         made = {
             "function": function, "skecg": __version__, "records": _fingerprint(records, labels, out),
             "parameters": parameters | {"lead_names": None if lead_names is None else list(lead_names)},
@@ -193,6 +216,19 @@ def _state(path, names, out):
     return state
 
 
+def _check_out(out):
+    """Only what an earlier call wrote may be replaced. The index is there before the windows, and tells them."""
+    if out.suffix != ".npy":
+        raise ValueError(f"out must be a .npy file; got {str(out)!r}.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"out={str(out)!r}: there is no folder {str(out.parent)!r}. Make it first.")
+    if out.is_dir():
+        raise IsADirectoryError(f"out={str(out)!r} is a folder; expected the name of a .npy file.")
+    if out.exists() and not out.with_name(out.name + _INDEX).exists():
+        raise FileExistsError(f"out={str(out)!r} holds something else: there is no {out.name}{_INDEX} beside it, which "
+                              "make_windows, make_beats and make_epochs write. Delete it, or choose another name.")
+
+
 def _open(out, made):
     """The windows in ``out`` if they are those of ``made``, else None and the reason, where there is one to tell."""
     if not out.is_file():
@@ -243,7 +279,11 @@ class _Windows:
     def __enter__(self):
         if self.out is not None:
             self.part = self.out.with_name(f"{self.out.name}.{uuid4().hex[:8]}.part")
-            self.stream = open(self.part, "xb")
+            try:
+                self.stream = open(self.part, "xb")
+            except PermissionError as error:
+                raise PermissionError(f"out={str(self.out)!r}: the folder {str(self.out.parent)!r} cannot be written "
+                                      "to. Choose another one.") from error
         return self
 
     def __exit__(self, *exception):
@@ -300,19 +340,19 @@ class _Windows:
         np.lib.format.write_array_header_1_0(self.stream, header)
 
     def save(self, columns, made):
-        """Put the complete file in its place, then the index, by which alone it is recognised."""
+        """Put the index in its place, then the complete file: at no time is there a file without its index."""
         self._write_header()
         self.stream.close()
         made = made | {"file": _identity(self.part)}
-        index = self.out.with_name(self.out.name + _INDEX)
-        index.unlink(missing_ok=True)
-        os.replace(self.part, self.out)
+        index = self.part.with_name(f"{self.part.stem}{_INDEX}.part")
         try:
-            with open(self.part, "xb") as stream:
+            with open(index, "xb") as stream:
                 np.savez(stream, made=np.array(json.dumps(made)), **columns)
-            os.replace(self.part, index)
+            _check_out(self.out)  # once more: cutting takes its time
+            os.replace(index, self.out.with_name(self.out.name + _INDEX))
         finally:
-            self.part.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
+        os.replace(self.part, self.out)
         X = np.load(self.out, mmap_mode="r")
         if _identity(self.out) != made["file"]:
             raise OSError(f"{self.out} was replaced while it was made, by another call with the same out=. Give each its "

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._cutting import count, cut, label, n_samples, unpack
+from ._cutting import check_seconds, count, cut, label, n_samples, unpack
 
 # Rechtschaffen and Kales' stages 3 and 4 are N3 of the AASM; movement time is no stage of sleep.
 _STAGES = {"W": "W", "1": "N1", "N1": "N1", "2": "N2", "N2": "N2", "3": "N3", "4": "N3", "N3": "N3", "R": "R"}
@@ -66,6 +66,8 @@ def make_epochs(data, length=30.0, *, neighbours=0, lead_names=None, classes=5, 
     ValueError
         A record without stages, of another sampling rate, or without any of the leads; stages that are not
         ``length`` apart; a length that is no whole number of samples; no epoch at all.
+    OSError
+        ``out`` cannot be written, or holds something else, as in :func:`make_windows`.
 
     Notes
     -----
@@ -97,6 +99,7 @@ def make_epochs(data, length=30.0, *, neighbours=0, lead_names=None, classes=5, 
     records, lead_names, _, groups = unpack(data, lead_names, None, groups)
     names = _names(classes)
     neighbours = count(neighbours, "neighbours")
+    check_seconds(length, "length")
     stages = data.get("stages") if hasattr(data, "records") else None
     if stages is not None:
         _check_stages(stages, len(records), length)

@@ -29,10 +29,34 @@ _DIFFERENCE_SECONDS = 0.02
 # The six limb leads as linear forms of I and II.
 _LIMB = {"I": (1, 0), "II": (0, 1), "III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": (1, -0.5), "aVF": (-0.5, 1)}
 
+_CHEST = tuple(f"V{i}" for i in range(1, 7))
+
 
 def is_long(n_times, fs):
     """Whether a window is long enough to be judged for more than gaps."""
     return n_times >= max(MIN_TIMES, MIN_SECONDS * fs)
+
+
+def not_checked(n_times, fs, lead_names, whole_set):
+    """What cannot be looked for, and the faults concerned; ``whole_set`` is None where samples are not compared."""
+    if not is_long(n_times, fs):
+        return {f"anything but gaps (windows below {MIN_SECONDS:g} s or {MIN_TIMES} samples)": (
+            "flat", "saturated", "unit", "fs", "swapped", "inverted", "gain", "mislabelled", "reversed_arms",
+            "repeated_lead", "duplicate")}
+    leads, texts = [canonical_lead_name(name) for name in lead_names], {}
+    if sum(lead in _LIMB for lead in leads) < 3:
+        texts["limb leads (fewer than 3 among lead_names)"] = "swapped", "inverted", "gain", "mislabelled"
+    if not {"I", "V5", "V6"} <= set(leads):
+        texts["exchanged arms (need I, V5 and V6)"] = ("reversed_arms",)
+    if sum(lead in _CHEST for lead in leads) > 1:
+        texts["order of chest leads"] = "swapped", "mislabelled"
+    if n_times < MIN_HEART_SECONDS * fs:
+        texts[f"heart rates (windows below {MIN_HEART_SECONDS:g} s)"] = ("fs",)
+    if whole_set is None:
+        texts["samples with each other"] = "fs", "duplicate"
+    else:
+        texts |= dict.fromkeys(whole_set.not_checked(), ("fs",))
+    return texts
 
 
 def judge_samples(x, fs, lead_names, findings, offset):
@@ -322,6 +346,16 @@ class WholeSet:
         self._check_duplicates(np.concatenate(self.prints), findings)
         self._check_rates(np.concatenate(self.rates), findings)
         self._check_mains(findings)
+
+    def not_checked(self):
+        """What too few samples, or too short ones, do not tell about the sampling rate."""
+        n_rates = sum(int(np.count_nonzero(~np.isnan(rates))) for rates in self.rates)
+        if n_rates < MIN_RECORDS:
+            yield f"heart rate of all samples together (known of {n_rates}, needs {MIN_RECORDS})"
+        if self.n_spectra < MIN_RECORDS:
+            yield f"mains line ({self.n_spectra} samples, needs {MIN_RECORDS})"
+        elif len(self.taper) < MIN_LINE_SECONDS * self.fs:
+            yield f"mains line (windows below {MIN_LINE_SECONDS:g} s)"
 
     def _check_rates(self, rates, findings):
         rates = rates[~np.isnan(rates)]

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._validation import _check_ndim, _check_same_shape, _match_ndim, as_3d, check_lead_names, row_blocks
-from ._faults import WholeSet, is_long, judge_samples
+from ._faults import WholeSet, is_long, judge_samples, not_checked
 from ._signal import _SignalTransformer
 
 # What to do about each fault. The order is that of the report.
@@ -60,13 +60,16 @@ class QualityReport:
     fs : float
         Hz.
     lead_names : tuple of str
+    not_checked : dict of str to tuple of str
+        What could not be looked for, and the faults concerned.
     """
 
-    def __init__(self, issues, mask, fs, lead_names):
+    def __init__(self, issues, mask, fs, lead_names, not_checked):
         self.issues = issues
         self.mask = mask
         self.fs = fs
         self.lead_names = lead_names
+        self.not_checked = not_checked
         self.n_samples = len(mask["gap"])
 
     @property
@@ -84,15 +87,23 @@ class QualityReport:
         Returns
         -------
         report : QualityReport
+
+        Raises
+        ------
+        ValueError
+            A name that is no fault.
         """
+        faults = set(faults)
+        _check_faults(faults, "faults")
         mask = {fault: found if fault in faults else np.zeros_like(found) for fault, found in self.mask.items()}
-        return QualityReport([i for i in self.issues if i.fault in faults], mask, self.fs, self.lead_names)
+        return QualityReport([i for i in self.issues if i.fault in faults], mask, self.fs, self.lead_names,
+                             {what: of for what, of in self.not_checked.items() if faults & set(of)})
 
     def together(self):
         """The same report, of what concerns the samples together: duplicates, and issues about all of ``X``."""
         report = self.select({"duplicate"})
         return QualityReport([i for i in self.issues if i.sample is None] + report.issues, report.mask, self.fs,
-                             self.lead_names)
+                             self.lead_names, {})
 
     def to_frame(self):
         """The issues as a ``pandas.DataFrame``, one row each."""
@@ -102,17 +113,22 @@ class QualityReport:
 
     def __str__(self):
         size = f"{self.n_samples:,} samples of {len(self.lead_names)} lead(s) at {self.fs:g} Hz"
-        if self.ok:
-            return f"No fault found in {size}."
-        n_faulty = len({issue.sample for issue in self.issues} - {None})
-        lines = [f"Faults in {n_faulty:,} of {size}:"]
+        whole, own = ([i for i in self.issues if (i.sample is None) == of_all] for of_all in (True, False))
+        lines = []
+        for fault in dict.fromkeys(issue.fault for issue in whole):
+            lines.append(f"All of X looks wrong: {fault}. To do first: {FAULTS[fault]}.")
+            lines += [f"    {issue.message}" for issue in whole if issue.fault == fault]
+        if own:
+            lines.append(f"Faults in {len({issue.sample for issue in own}):,} of {size}:")
+        else:
+            lines.append(f"No {'other ' if whole else ''}fault found in {size}.")
         for fault, remedy in FAULTS.items():
-            found = [issue for issue in self.issues if issue.fault == fault]
+            found = [issue for issue in own if issue.fault == fault]
             if found:
-                samples = len({issue.sample for issue in found} - {None})
-                lines.append(f"- {fault}: {f'{samples:,} sample(s)' if samples else 'all of X'}. "
-                             f"To do: {remedy}. First:")
+                lines.append(f"- {fault}: {len({issue.sample for issue in found}):,} sample(s). To do: {remedy}. First:")
                 lines += [f"    {issue.message}" for issue in found[:3]]
+        if self.not_checked:
+            lines.append(f"Not checked: {'; '.join(self.not_checked)}.")
         return "\n".join(lines)
 
     def __repr__(self):
@@ -141,7 +157,8 @@ def check_ecg(X, *, fs, lead_names=None):
     Raises
     ------
     ValueError
-        An array of another number of dimensions, lead names that do not fit it, ``fs`` that is not positive.
+        An array of another number of dimensions, or with more leads than samples in time (swapped axes); lead names
+        that do not fit it; ``fs`` that is not positive.
 
     See Also
     --------
@@ -163,7 +180,8 @@ def check_ecg(X, *, fs, lead_names=None):
       aVR, aVL, aVF do not satisfy I + III = II, aVR = -(I + II) / 2, aVL = (I - III) / 2 and
       aVF = (II + III) / 2, although each may have a scale of its own (z-scores). Leads are named where one
       exchange, one sign or one gain restores the identities; with three or four leads, several repairs may be equally
-      good, and all are named. Chest leads have no identities: their order is not judged.
+      good, and all are named. Among three leads, a difference of scale can look like an exchange. Chest
+      leads have no identities: their order is not judged.
     - ``"reversed_arms"``: exchanged arm electrodes satisfy the identities. Lead I then runs against V5 and V6
       (correlation below -0.25 and -0.5), which dextrocardia and some axis deviations do too.
     - ``"repeated_lead"``: two leads of a sample are one up to scale and offset (correlation 0.9999).
@@ -184,6 +202,7 @@ def check_ecg(X, *, fs, lead_names=None):
     >>> X, _, _ = make_ecg(30, classes=["normal"], random_state=0)
     >>> print(check_ecg(X, fs=100))
     No fault found in 30 samples of 12 lead(s) at 100 Hz.
+    Not checked: order of chest leads.
     >>> X[3, [0, 4]] = X[3, [4, 0]]                                  # I and aVL
     >>> X[7, 6, 200:300] = np.nan
     >>> report = check_ecg(X, fs=100)
@@ -193,6 +212,7 @@ def check_ecg(X, *, fs, lead_names=None):
     Faults in 1 of 1 samples of 12 lead(s) at 100 Hz:
     - gap: 1 sample(s). To do: fill the gap, or set the whole lead to NaN (...). First:
         sample 0, lead V1: 100 of 1000 values are NaN or infinite, from 2.00 s on
+    Not checked: order of chest leads; heart rate of all samples together (...); mains line (...).
     """
     if not hasattr(X, "ndim") or not hasattr(X, "dtype"):
         X = np.asarray(X)
@@ -204,7 +224,21 @@ def check_ecg(X, *, fs, lead_names=None):
     if not (isinstance(fs, Real) and 0 < fs < np.inf):
         raise ValueError(f"fs must be a positive number, the sampling rate in Hz; got {fs!r}.")
     X = as_3d(X)
+    _check_axes(X)
     return _check(X, fs, check_lead_names(lead_names, X.shape[1]), together=True)
+
+
+def _check_axes(X):
+    n_leads, n_times = X.shape[1:]
+    if n_leads > max(1, n_times):
+        raise ValueError(f"X has shape {X.shape}, that is n_leads={n_leads} and n_times={n_times}: the axes look "
+                         "swapped. Expected (n_samples, n_leads, n_times); use X.transpose(0, 2, 1).")
+
+
+def _check_faults(faults, name):
+    unknown = [fault for fault in faults if fault not in FAULTS]
+    if unknown:
+        raise ValueError(f"{name} has {unknown[0]!r}; known faults are {', '.join(FAULTS)}.")
 
 
 def _check(X, fs, lead_names, *, together):
@@ -218,7 +252,7 @@ def _check(X, fs, lead_names, *, together):
             whole_set.add(x, usable, rates)
     if whole_set is not None:
         whole_set.check(findings)
-    return findings.report(fs)
+    return findings.report(fs, not_checked(X.shape[2], fs, lead_names, whole_set))
 
 
 class _Findings:
@@ -241,10 +275,10 @@ class _Findings:
             self.mask[fault][sample, list(leads)] = True
         self.issues.append(Issue(sample, names, fault, float(value), float(threshold), f"{where}: {text}"))
 
-    def report(self, fs):
+    def report(self, fs, not_checked):
         order = list(FAULTS)
         issues = sorted(self.issues, key=lambda i: (order.index(i.fault), -1 if i.sample is None else i.sample))
-        return QualityReport(issues, self.mask, fs, self.lead_names)
+        return QualityReport(issues, self.mask, fs, self.lead_names, not_checked)
 
 
 class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
@@ -254,7 +288,8 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
     ----------
     policy : {"raise", "mask", "warn"}, default="raise"
         What to do about faults. ``"raise"``: an error that lists them. ``"mask"``: a lead with a fault becomes a
-        missing lead (NaN from end to end); a fault of a whole sample (unit, sampling rate) takes all its leads.
+        missing lead (NaN from end to end); a fault of a whole sample (unit, sampling rate) takes all its leads; a
+        wrong sampling rate of all of ``X`` is an error.
         ``"warn"``: a warning, and ``X`` as it is.
     fs : float
         Sampling rate of ``X`` in Hz. It has no default, because a wrong one is not noticed.
@@ -279,7 +314,9 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
     -----
     - ``transform`` judges each sample by itself, so that its result does not depend on the other samples.
       What concerns the samples together (duplicates, the sampling rate by all heart rates and by the mains line) is
-      judged in ``fit``; there is nothing to mask about it, so ``"mask"`` warns.
+      judged in ``fit``. There is nothing to mask about it: of duplicates, ``"mask"`` warns; a sampling rate that is
+      wrong for the whole set is an error, for no sample is then what it seems. Where the rate is known to be right
+      (newborns, say), leave ``"fs"`` out of ``checks``.
     - Windows below 0.5 s or 25 samples are judged for gaps only.
     - Where ``"mask"`` leaves a sample without any lead, a warning names it: encoders refuse it, so drop it. If no
       sample keeps a lead, it is an error, for the cause is then of the whole set.
@@ -301,6 +338,7 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
     ValueError: Faults in 1 of 30 samples of 12 lead(s) at 100 Hz:
     - flat: 1 sample(s). To do: set the lead to NaN: an electrode was off, or the record was padded. First:
         sample 4, lead III: varies by 0 within 1 s from ... s on
+    Not checked: order of chest leads.
     Repair or drop these samples, or use QualityGate(policy="mask").
     """
 
@@ -378,9 +416,7 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
 
     def _fit(self, X):
         self._validate_params()
-        unknown = [] if self.checks is None else [fault for fault in self.checks if fault not in FAULTS]
-        if unknown:
-            raise ValueError(f"checks has {unknown[0]!r}; known faults are {', '.join(FAULTS)}.")
+        _check_faults(() if self.checks is None else self.checks, "checks")
         X = self._validate(X, reset=True)
         self.lead_names_in_ = check_lead_names(self.lead_names, self.n_leads_in_)
         self.report_ = self._judge(X, together=True)
@@ -396,6 +432,9 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
             return
         if self.policy == "raise":
             raise ValueError(f'{report}\nRepair or drop these samples, or use QualityGate(policy="mask").')
+        if self.policy == "mask" and any(issue.sample is None for issue in report.issues):
+            raise ValueError(f"{report}\nThere is no lead to mask about that. If fs={self.fs:g} Hz is right, leave 'fs' "
+                             "out of checks.")
         warnings.warn(str(report), UserWarning, stacklevel=3)
 
     def _mask(self, X, report):
@@ -427,9 +466,7 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
         if n_leads == 0 or n_times == 0:
             raise ValueError(f"X has shape {X.shape}: nothing to work on.")
         if reset:
-            if n_leads > max(1, n_times):
-                raise ValueError(f"X has shape {X.shape}, that is n_leads={n_leads} and n_times={n_times}: the axes look "
-                                 "swapped. Expected (n_samples, n_leads, n_times); use X.transpose(0, 2, 1).")
+            _check_axes(as_3d(X))
             self.n_leads_in_, self.n_times_in_, self._ndim_in = n_leads, n_times, X.ndim
         elif X.ndim == 3:
             _check_same_shape(self, X, any_length=True)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ._cutting import cut, n_samples, unpack
+from ._cutting import check_seconds, cut, n_samples, unpack
 
 
 def make_windows(data, length, *, step=None, lead_names=None, y=None, groups=None, out=None, verbose=0):
@@ -13,7 +13,7 @@ def make_windows(data, length, *, step=None, lead_names=None, y=None, groups=Non
     Parameters
     ----------
     data : Bunch or sequence of ECGRecord
-        What a ``load_*`` function returns, or records of one sampling rate.
+        What a ``fetch_*`` function or :func:`~skecg.datasets.read_records` returns, or records of one sampling rate.
     length : float
         Seconds; a whole number of samples.
     step : float, default=None
@@ -29,7 +29,7 @@ def make_windows(data, length, *, step=None, lead_names=None, y=None, groups=Non
     out : str or Path, default=None
         A ``.npy`` file that the windows are written to, record by record, for sets that do not fit into memory.
         Where it holds what an earlier call made of the same records in the same way, it is opened and no
-        record is read.
+        record is read. A file that no call has written is not touched.
     verbose : int, default=0
         Whether to show a progress bar, and to tell what became of ``out``.
 
@@ -51,7 +51,10 @@ def make_windows(data, length, *, step=None, lead_names=None, y=None, groups=Non
     ValueError
         A record of another sampling rate (nothing is resampled silently), without any of the leads; a length
         that is no whole number of samples; labels or groups of another length than the records; no window at
-        all.
+        all; ``out`` without the suffix ``.npy``.
+    OSError
+        ``out`` cannot be written: FileExistsError where another file has this name (one without the small file below
+        beside it), FileNotFoundError where there is no such folder, and so on.
 
     Notes
     -----
@@ -89,6 +92,8 @@ def make_windows(data, length, *, step=None, lead_names=None, y=None, groups=Non
     """
     records, lead_names, y, groups = unpack(data, lead_names, y, groups)
     step = length if step is None else step
+    check_seconds(length, "length")
+    check_seconds(step, "step")
 
     def places(record, number):
         n_times, n_step = n_samples(length, record.fs, "length"), n_samples(step, record.fs, "step")

@@ -404,15 +404,42 @@ def test_selected_records(site, mitdb, tmp_path):
     assert site.log == []
     with pytest.raises(ValueError, match=r"Arrhythmia Database has no record 999, x\*; it has, among others, 100, 102"):
         fetch_mitdb(tmp_path, records=["999", "1*", "x*"])
+    with pytest.warns(UserWarning, match=r"holds no record 102: 1 record\(s\) are used"):  # what is there is used
+        data = fetch_mitdb(tmp_path, records=["102", "201"], download_if_missing=False)
+    assert data.record_names.tolist() == ["201"]
     with pytest.raises(FileNotFoundError, match=rf"holds no record 102\. Pass download_if_missing=True.*{site.url}/mitdb"):
-        fetch_mitdb(tmp_path, records=["102", "201"], download_if_missing=False)
+        fetch_mitdb(tmp_path, records=["102"], download_if_missing=False)
+    with pytest.raises(ValueError, match=r"has no record 999; it has, among others, 100, 102"):
+        fetch_mitdb(tmp_path, records="999", download_if_missing=False)
     assert site.log == []
+
+
+def test_a_first_download_that_fails_leaves_nothing(site, tmp_path, capsys):
+    home = tmp_path / "new" / "home"
+    site.faults["mitdb/1.0.0/SHA256SUMS.txt"] = ["503"] * 4
+    site.files["mitdb/1.0.0/SHA256SUMS.txt"] = b""
+    with pytest.raises(OSError, match="could not be downloaded in 4 tries"):
+        fetch_mitdb(home)
+    assert list(tmp_path.iterdir()) == []
+    said = capsys.readouterr().err
+    assert said.count("SHA256SUMS.txt: HTTP 503 Service Unavailable. Trying again.") == 3
+    copy = tmp_path / "copy"  # of the user
+    copy.mkdir()
+    (copy / "100.hea").write_text("100 1 360 10")
+    with pytest.raises(ECGFormatError, match="names no record"):
+        fetch_mitdb(copy)
+    assert [file.name for file in copy.iterdir()] == ["100.hea"]
+    site.files["mitdb/1.0.0/SHA256SUMS.txt"] = BODY
+    site.faults["mitdb/1.0.0/SHA256SUMS.txt"] = ["breaks off", "503", "503", "503"]
+    with pytest.raises(OSError, match="could not be downloaded"):
+        fetch_mitdb(home)
+    assert (home / "mitdb/SHA256SUMS.txt.part").stat().st_size == len(BODY) // 2  # what has arrived is kept
 
 
 def test_nothing_is_downloaded_unless_it_may(site, mitdb, tmp_path):
     with pytest.raises(FileNotFoundError, match=(
-        rf"no folder {re.escape(str(tmp_path))}.mitdb\. Pass download_if_missing=True to download what is missing from "
-        rf"{site.url}/mitdb/1\.0\.0/ \(about 96 MB in all"
+        rf"no folder {re.escape(str(tmp_path))}.mitdb, and .* holds none of .*\. Pass download_if_missing=True to download "
+        rf"what is missing from {site.url}/mitdb/1\.0\.0/ \(about 96 MB in all"
     )):
         fetch_mitdb(tmp_path, download_if_missing=False)
     fetch_mitdb(tmp_path, records=["100", "102"])
@@ -473,7 +500,7 @@ def test_sums_that_cannot_be_used(site, mitdb, tmp_path):
         else:
             with pytest.raises(ECGFormatError, match=message):
                 fetch_mitdb(tmp_path)
-            assert [file.name for file in (tmp_path / "mitdb").iterdir() if file.name != ".lock"] == []
+            assert not (tmp_path / "mitdb").exists()
     publish(site, "challenge-2020/1.0.2", {"training/georgia/../../../../out/E1.hea": b"", "training/ptb/g1/S1.hea": b""})
     with pytest.raises(ECGFormatError, match="leads out of the folder; nothing was downloaded"):
         datasets.fetch_cinc2020(tmp_path / "a/b/c")

@@ -101,6 +101,43 @@ def test_ptbxl_messages(ptbxl_folder, tmp_path):
         fetch_ptbxl(ptbxl_folder, download_if_missing=False)
 
 
+def test_a_folder_that_is_no_copy(tmp_path):
+    with pytest.raises(FileNotFoundError, match=(
+        rf"no folder {tmp_path}.ptbxl, and {tmp_path} itself is no copy of PTB-XL at 100 Hz: it holds none of "
+        r"ptbxl_database\.csv, scp_statements\.csv, records100/\*/\*_lr\.hea\. Pass"
+    )):
+        fetch_ptbxl(tmp_path, download_if_missing=False)
+
+
+def test_names_that_cannot_be(tmp_path, ptbxl_folder):
+    write_record(tmp_path / "mitdb/101", ["MLII"], fs=360, n_times=10)
+    write_record(tmp_path / "ecgid/Person_01/rec_1", ["ECG I"], fs=500, n_times=10)
+    for fetch, records, message in [
+        (fetch_mitdb, "999", r"Arrhythmia Database has no record 999; its records are called \[12\]\[0-9\]\[0-9\]\.$"),
+        (fetch_mitdb, [], "records is empty"),
+        (fetch_ecgid, "Person_01", r"has no record Person_01; .* For all records of this folder, give 'Person_01/\*'"),
+        (fetch_ptbxl, "00001_hr", "00001_hr is no record at fs=100 Hz: pass fs=500, or the name that ends in _lr"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fetch(tmp_path, records=records, download_if_missing=False)
+    with pytest.warns(UserWarning, match=r"lack a file, such as 101\.atr"):
+        assert fetch_mitdb(tmp_path, records=101, download_if_missing=False).record_names.tolist() == ["101"]
+    with pytest.warns(UserWarning, match=r"mitdb holds no record 102, 2\*: 1 record\(s\) are used\. 1 of these 1 lack"):
+        data = fetch_mitdb(tmp_path, records=[101, "102", "2*"], download_if_missing=False)
+    assert data.record_names.tolist() == ["101"]
+
+
+@pytest.mark.parametrize("likelihood", [150, -1, 0.5, "50", float("nan"), None])
+def test_a_likelihood_is_a_percentage(ptbxl_folder, likelihood):
+    with pytest.raises(ValueError, match=r"min_likelihood is in percent: .*; got "):
+        fetch_ptbxl(ptbxl_folder, min_likelihood=likelihood, download_if_missing=False)
+
+
+@pytest.mark.filterwarnings("ignore:.* holds 3 of 21,799")
+def test_a_sampling_rate_is_an_int(ptbxl_folder):
+    assert type(fetch_ptbxl(ptbxl_folder, fs=100.0, download_if_missing=False).fs) is int
+
+
 def test_mitdb_from_a_partial_copy(wfdb, tmp_path):
     leads = {"102": ["V5", "V2"], "114": ["V5", "MLII"], "201": ["MLII", "V1"], "202": ["MLII", "V1"]}
     for name, lead_names in leads.items():

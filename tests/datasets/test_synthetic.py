@@ -1,6 +1,7 @@
 """What a cardiologist, and a splitter by patient, may rely on in `make_ecg`."""
 
 import csv
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -796,6 +797,8 @@ def test_labels_of_several_columns_and_names_by_number(tmp_path):
     assert (tmp_path / "RECORDS").read_text().split() == ["00000", "00001"]
     write_records(tmp_path / "unlabelled", records)
     assert not (tmp_path / "unlabelled" / "labels.csv").exists()
+    write_records(tmp_path / "patients", records, groups=["a", "a"])
+    assert (tmp_path / "patients" / "labels.csv").read_text().split() == ["filename,patient_id", "00000,a", "00001,a"]
     with pytest.raises(ValueError, match=r"3 groups .* do not fit 2 records"):
         write_records(tmp_path, records, groups=[1, 2, 3])
     with pytest.raises(ValueError, match=r"1 names of labels do not fit"):
@@ -803,6 +806,62 @@ def test_labels_of_several_columns_and_names_by_number(tmp_path):
     named = ECGRecord(np.zeros((1, 10), np.float32), fs=100, lead_names=["II"], name="same")
     with pytest.raises(ValueError, match="Two records are called 'same'"):
         write_records(tmp_path, [named, named])
+    for y in ([[0.9, 0], [0, 1]], [[2, 0], [0, 1]], [[np.nan, 0], [0, 1]]):
+        with pytest.raises(ValueError, match="must hold 0 and 1 alone; it has"):
+            write_records(tmp_path / "no", records, y=y)
+    for names in (["patient_id", "filename"], ["MI", "MI"]):
+        with pytest.raises(ValueError, match="two columns called"):
+            write_records(tmp_path / "no", records, y=[[0, 1], [1, 1]], target_names=names)
+    for data, found in ((named, "ECGRecord"), ("folder", "str"), (["a/101"], "a list with str")):
+        with pytest.raises(ValueError, match=f"data must be .* got {found}"):
+            write_records(tmp_path / "no", data)
+    for name in ("../evil", "below/it"):
+        with pytest.raises(ValueError, match="is no name of a WFDB record"):
+            write_records(tmp_path / "no", [named, replace(named, name=name)])
+    assert not (tmp_path / "no").exists() and not list(tmp_path.glob("evil*"))
+    write_records(tmp_path / "whole", records, y=np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert (tmp_path / "whole" / "labels.csv").read_text().split()[1:] == ["00000,0,1,0", "00001,1,0,1"]
+
+
+def test_nothing_old_stays_beside_new_records(tmp_path):
+    old = make_ecg_records(2, classes=["normal"], duration=2.0, random_state=0)
+    new = [replace(record, annotations=None)
+           for record in make_ecg_records(2, classes=["atrial flutter"], duration=2.0, random_state=1).records]
+    write_records(tmp_path, old)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"RECORDS, labels\.csv.*overwrite=True"):
+        write_records(tmp_path, new)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match="are read from"):
+        write_records(tmp_path, read_records(tmp_path), overwrite=True)
+    write_records(tmp_path, new, overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "RECORDS", "sim00000.dat", "sim00000.hea", "sim00001.dat", "sim00001.hea"]
+    for mine, theirs in zip(read_records(tmp_path), new, strict=True):
+        assert_allclose(mine.signal, theirs.signal, atol=0.00051)
+    for name in ("RECORDS", "labels.csv", "other.hea"):
+        (tmp_path / name[:3]).mkdir()
+        (tmp_path / name[:3] / name).write_text("precious")
+        with pytest.raises(FileExistsError, match=name):
+            write_records(tmp_path / name[:3], new)
+    write_record(tmp_path / "one", old.records[0])
+    write_record(tmp_path / "one", new[0])
+    assert not (tmp_path / "one.atr").exists()
+    for extension in ("hea", "dat", "../x", ""):
+        with pytest.raises(ValueError, match="no extension of an annotation file"):
+            write_record(tmp_path / "one", old.records[0], extension=extension)
+
+
+def test_files_of_one_name_in_several_folders(tmp_path):
+    record = ECGRecord(np.zeros((1, 10), np.float32), fs=100, lead_names=["II"])
+    sources = []
+    for person in ("Person_01", "Person_03"):
+        (tmp_path / person).mkdir()
+        sources.append(tmp_path / person / "rec_1")
+        write_record(sources[-1], replace(record, signal=record.signal + len(sources)))
+    paths = write_records(tmp_path / "all", read_records(sources))
+    assert [path.name for path in paths] == ["Person_01_rec_1", "Person_03_rec_1"]
+    assert [record.signal[0, 0] for record in read_records(tmp_path / "all")] == [1, 2]
 
 
 @settings(max_examples=15, deadline=None)

@@ -243,9 +243,9 @@ PAIR = simulate(2)[:, :6]
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0.3, 3), min_size=6, max_size=6), st.sets(st.integers(0, 5), max_size=3))
+@given(st.lists(st.floats(0.3, 3), min_size=6, max_size=6), st.sets(st.integers(0, 5), max_size=2))
 def test_any_scale_per_lead_is_no_contradiction(scales, missing):
-    """Unless all but one agree, when that one has another gain."""
+    """Unless all but one agree, when that one has another gain. (Among three leads, some scales look like an exchange.)"""
     X = PAIR * np.array(scales, np.float32)[:, None]
     X[:, list(missing)] = np.nan
     report = check_ecg(X, fs=FS, lead_names=LIMB)
@@ -305,6 +305,43 @@ def test_sampling_rate_off_by_two_shows_in_all_samples_together(ptbxl, factor):
     report = check_ecg(ptbxl, fs=factor * FS)
     assert [issue.sample for issue in report.issues if "median heart rate" in issue.message] == [None]
     assert not [issue for issue in check_ecg(ptbxl[:19], fs=factor * FS).issues if issue.sample is None]
+
+
+def test_sampling_rate_of_the_whole_set_is_told_first(ptbxl):
+    report = check_ecg(ptbxl, fs=2 * FS)
+    first, second, third = str(report).splitlines()[:3]
+    assert first == "All of X looks wrong: fs. To do first: check the sampling rate in the header, and pass that one."
+    assert "X: the median heart rate of" in second and "at fs=200 Hz: fs too high" in second
+    assert third.startswith("Faults in 2 of 60 samples of 12 lead(s) at 200 Hz")
+    assert str(report.together()).splitlines()[2] == "No other fault found in 60 samples of 12 lead(s) at 200 Hz."
+    with pytest.raises(ValueError, match=r"(?s)^All of X looks wrong: fs\..*leave 'fs' out of checks"):
+        QualityGate("mask", fs=2 * FS).fit_transform(ptbxl)
+    assert QualityGate("mask", fs=2 * FS, checks=["gap"]).fit_transform(ptbxl) is ptbxl
+    with pytest.warns(UserWarning, match=r"^All of X looks wrong: fs\."):
+        QualityGate("warn", fs=2 * FS).fit(ptbxl)
+
+
+def test_report_says_what_was_not_checked():
+    def told(X, fs=FS, **options):
+        report = check_ecg(X, fs=fs, **options)
+        last = str(report).splitlines()[-1]
+        assert not report.not_checked or last == f"Not checked: {'; '.join(report.not_checked)}."
+        return list(report.not_checked)
+
+    X = simulate(24)
+    chest = "order of chest leads"
+    assert told(X) == [chest]
+    assert told(X, lead_names=[f"ch{i}" for i in range(12)]) == [
+        "limb leads (fewer than 3 among lead_names)", "exchanged arms (need I, V5 and V6)"]
+    assert told(X[:, :6], lead_names=LIMB) == ["exchanged arms (need I, V5 and V6)"]
+    assert told(X[:6]) == [chest, "heart rate of all samples together (known of 6, needs 20)",
+                           "mains line (6 samples, needs 20)"]
+    assert told(X[:, :, :400])[-1] == "mains line (windows below 5 s)"
+    assert "heart rates (windows below 1.5 s)" in told(X[:, :, :100])
+    assert told(X[:, :, :40]) == ["anything but gaps (windows below 0.5 s or 25 samples)"]
+    report = check_ecg(X[:6], fs=FS)
+    assert list(report.select({"swapped"}).not_checked) == [chest] and not report.select({"gap"}).not_checked
+    assert "Not checked" not in str(report.select({"gap"}))
 
 
 def test_mains_line_tells_a_small_error_of_the_sampling_rate():
@@ -381,6 +418,7 @@ def test_input_is_left_alone(X):
 @pytest.mark.parametrize(("X", "options", "message"), [
     (np.zeros(5), {}, "shape"), (np.zeros((0, 12, 1000)), {}, "nothing to check"),
     (np.zeros((1, 1, 1, 1)), {}, "shape"), (np.array([["a"]]), {}, "dtype"),
+    (np.zeros((40, 1000, 12)), {}, r"n_leads=1000 and n_times=12: the axes look swapped.*X.transpose\(0, 2, 1\)"),
     (np.zeros((2, 3, 9)), {"lead_names": ["I"]}, "1 names"), (np.zeros((2, 9)), {"fs": 0}, "fs must be"),
     (np.zeros((2, 9)), {"fs": "fast"}, "fs must be"),
 ])
@@ -399,6 +437,9 @@ def test_report_reads_and_converts(X):
     assert len(frame) == len(report.issues)
     only = report.select({"unit"})
     assert found(only) == [(3, (), "unit")] and only.mask["unit"].sum() == 12 and not only.mask["gap"].any()
+    for faults in (["gaps"], "gap"):
+        with pytest.raises(ValueError, match=r"faults has .*; known faults are empty, gap, flat"):
+            report.select(faults)
     assert found(pickle.loads(pickle.dumps(report))) == found(report)
     assert all(json.dumps(issue) for issue in report.issues)
 

@@ -1,6 +1,7 @@
 """Cutting records into windows and beats, against naive loops."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,14 +96,29 @@ def test_gaps_make_a_lead_missing():
      r"Record 'b' has fs=250 Hz, the first one \('a'\) 100 Hz"),
     (([record(100), record(200, fs=250)], 1.0), "Record number 1 has fs=250 Hz"),
     (([record(100)], 0.333), r"length=0.333 s is 33.3 samples at fs=100 Hz.*length=0.33 \(33 samples\)"),
-    (([record(100)], 0.0), "length=0.0 s is 0 samples"),
-    (([record(100)], -1.0), "length=-1.0 s"),
+    (([record(100)], 0.0), "length must be a positive number of seconds; got 0.0"),
+    (([record(100)], -1), "length must be a positive number of seconds; got -1"),
+    (([record(100)], "10"), "length must be a positive number of seconds; got '10'"),
+    (([record(100)], np.inf), "length must be a positive number of seconds; got inf"),
+    (([record(100)], 1e-9), r"length=1e-09 s is 1e-07 samples .* length=0.01 \(1 samples\)"),
     (([], 1.0), "holds no record"),
     ((record(100), 1.0), "got ECGRecord"),
+    ((["a/101"], 1.0), r"got list of str\. Read a folder or paths by read_records\(\.\.\.\)"),
+    (([record(100), "a/101"], 1.0), "got list of str"),
+    (("folder", 1.0), r"got str\. Read a folder"),
+    ((Path("folder"), 1.0), "got .*Path"),
+    ((np.zeros((3, 2, 100)), 1.0), r"got ndarray of ndarray.*ECGRecord\(signal, fs=\.\.\., lead_names=\.\.\.\) of each"),
+    ((Bunch(data=1), 1.0), r"got Bunch\."),
 ])
 def test_window_messages(args, match):
     with pytest.raises(ValueError, match=match):
         make_windows(*args)
+
+
+@pytest.mark.parametrize("step", [0, -0.5, "1"])
+def test_step_is_positive(step):
+    with pytest.raises(ValueError, match=f"step must be a positive number of seconds; got {step!r}"):
+        make_windows([record(100)], 0.5, step=step)
 
 
 @pytest.mark.parametrize("name", ["y", "groups"])
@@ -148,6 +164,8 @@ def test_beat_messages():
         make_beats([record(1000, beats=[(500, "+")])])
     with pytest.raises(ValueError, match="leave no sample"):
         make_beats([record(1000, beats=[(500, "N")])], before=0, after=0)
+    with pytest.raises(ValueError, match=r"classes must be a dict from symbol to label.*got \['N', 'V'\]"):
+        make_beats([record(1000, beats=[(500, "N")])], classes=["N", "V"])
 
 
 @given(

@@ -227,10 +227,9 @@ def overwrite(path):
     lambda out, index: shorten(index),
     lambda out, index: index.write_bytes(b""),
     lambda out, index: index.write_text("{}"),
-    lambda out, index: index.unlink(),
     lambda out, index: np.savez(str(index), made=np.array("{}")),
     lambda out, index: np.savez(str(index), made=np.array({}, dtype=object)),
-], ids=["short", "written", "touched", "gone", "short index", "empty index", "text", "no index", "other index", "pickle"])
+], ids=["short", "written", "touched", "gone", "short index", "empty index", "text", "other index", "pickle"])
 def test_what_is_damaged_is_cut_again(tmp_path, damage):
     expected = make_windows(signals(), 1.0)[0]
     out = tmp_path / "X.npy"
@@ -280,20 +279,76 @@ def test_an_interrupted_pass_leaves_nothing(tmp_path):
     assert (tmp_path / "X.npy").stat().st_ino == before
 
 
-def test_windows_without_their_index_are_not_trusted(tmp_path, monkeypatch):
-    """As after a crash between the two files: windows of other records, and no index, or that of the old ones."""
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("where", ["savez", "first", "second"])
+def test_a_crash_while_the_files_take_their_places(tmp_path, monkeypatch, where, earlier):
+    """Before, or between the index and the windows: there is then no file without its index, nor is a wrong one trusted."""
+    replaced, original = [], os.replace
+
     def crash(*args, **kwargs):
         raise OSError("disk full")
 
+    def replace_once(*paths):
+        replaced.append(paths)
+        return original(*paths) if len(replaced) == 1 else crash()
+
     out = tmp_path / "X.npy"
-    make_windows(signals(), 1.0, out=out)
+    if earlier:
+        make_windows(signals(), 1.0, out=out)
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", crash)
+        patch.setattr(*{"savez": (np, "savez", crash), "first": (os, "replace", crash),
+                        "second": (os, "replace", replace_once)}[where])
         with pytest.raises(OSError, match="disk full"):
             make_windows(signals(1), 1.0, out=out)
-    assert [path.name for path in tmp_path.iterdir()] == ["X.npy"]
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == ({"X.npy"} if earlier else set()) | ({"X.npy.index.npz"} if earlier or where == "second" else set())
     for seed in (0, 1):
         assert_array_equal(make_windows(signals(seed), 1.0, out=out)[0], make_windows(signals(seed), 1.0)[0])
+
+
+@pytest.mark.parametrize("function", [make_windows, make_beats, make_epochs])
+def test_a_file_of_others_is_never_replaced(tmp_path, function):
+    out = tmp_path / "mine.npy"
+    np.save(out, np.arange(3))
+    notes = Bunch(sample=np.array([0, 100]), symbol=np.array(['"', "N"]), aux_note=np.array(["W", ""]))
+    records = [replace(record, annotations=notes) for record in signals()]
+    arguments = {make_windows: {"length": 1.0}, make_beats: {"before": 0.1, "after": 0.1}, make_epochs: {"length": 1.0}}
+    with pytest.raises(FileExistsError, match=r"no mine.npy.index.npz beside it.*Delete it, or choose another name"):
+        function(records, **arguments[function], out=out)
+    assert_array_equal(np.load(out), np.arange(3))
+    (tmp_path / "labels.csv").write_text("precious")
+    for name in ("labels.csv", "windows"):
+        with pytest.raises(ValueError, match=f"out must be a .npy file; got .*{name}"):
+            function(records, **arguments[function], out=tmp_path / name)
+    assert (tmp_path / "labels.csv").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.npy", "labels.csv"}
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
+    class Slow(Interrupted):
+        def __getitem__(self, i):
+            np.save(tmp_path / "X.npy", np.arange(3))
+            return self.there[i]  # IndexError ends the pass
+
+    with pytest.raises(FileExistsError, match=r"no X.npy.index.npz beside it"):
+        make_windows(Slow(signals()), 1.0, out=tmp_path / "X.npy")
+    assert_array_equal(np.load(tmp_path / "X.npy"), np.arange(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["X.npy"]
+
+
+def test_where_out_cannot_be(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*no'\. Make it first"):
+        make_windows(signals(), 1.0, out=tmp_path / "no" / "X.npy")
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"is a folder; expected the name of a \.npy file"):
+        make_windows(signals(), 1.0, out=tmp_path / "folder.npy")
+
+    def refuse(*args, **kwargs):  # as a read-only folder does, which is none to an administrator
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("skecg.preprocessing._cutting.open", refuse, raising=False)
+    with pytest.raises(PermissionError, match=r"X\.npy': the folder .* cannot be written to"):
+        make_windows(signals(), 1.0, out=tmp_path / "X.npy")
 
 
 def test_two_at_a_time(tmp_path):
