@@ -1,13 +1,12 @@
 """What a label-efficiency study found: every run with its predictions, and the tables made from them."""
 
 import json
-import os
 import zipfile
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from .._files import write_atomically
 from ..metrics._table import METRICS
 from ..model_selection import LabelBudget
 
@@ -283,21 +282,6 @@ def plain(value):
     if isinstance(value, (tuple, set)):
         return list(value)
     return repr(value)
-
-
-def write_atomically(path, write):
-    """A file that is either complete or not there: ``write(file)`` goes to a temporary one first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def storable(array):

@@ -46,7 +46,7 @@ class Pretraining:
             try:
                 X = step.fit(X).transform(X)
             except Exception as error:
-                raise type(error)(
+                raise ValueError(
                     f"{step!r} comes before an embedder and is fitted on the unlabelled training part; that failed: {error} "
                     "A step that needs labels belongs after the embedder."
                 ) from error

@@ -15,9 +15,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
+from .._files import write_atomically
 from ..metrics import class_scores, get_scorer
 from ..model_selection import MultilabelStratifiedGroupKFold
-from ._curve import Run, plain, storable, write_atomically
+from ._curve import Run, plain, storable
 from ._pretraining import is_search, seeded
 
 

@@ -23,11 +23,12 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from .._embedder import ECGSelfSupervisedEmbedder
+from .._files import write_atomically
 from ..metrics import get_scorer
 from ..metrics._scorers import MetricScorer
 from ..metrics._table import METRICS
 from ..model_selection import MultilabelStratifiedGroupKFold, label_budgets, load_budgets, save_budgets
-from ._curve import LabelEfficiencyCurve, write_atomically
+from ._curve import LabelEfficiencyCurve
 from ._pretraining import find_pretraining, freeze, is_search, seed_of
 from ._runs import execute, read_run
 
@@ -193,7 +194,6 @@ class _Study:
         ])
         self.pretrained, self.pretraining, self.runs, self.messages = {}, [], [], defaultdict(Counter)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             save_budgets(folder / "budgets.json", [budget for of_split in self.budgets for budget in of_split])
 
     def _check_splits(self, cv):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
+from .._files import write_atomically
 from ._targets import encode_groups, encode_labels
 
 _FORMAT = "skecg label budgets, version 1"
@@ -325,14 +325,7 @@ def save_budgets(path, budgets):
         }
         for fingerprint, stored in manifests.items()
     ]}
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.write(json.dumps(content).encode()))
 
 
 def load_budgets(path, y, groups=None):

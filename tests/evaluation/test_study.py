@@ -594,7 +594,7 @@ def test_a_step_that_needs_labels_before_the_embedder_is_refused(data):
         def transform(self, X):
             return X
 
-    with pytest.raises(TypeError, match="belongs after the embedder"):
+    with pytest.raises(ValueError, match="belongs after the embedder"):
         study({"a": make_pipeline(NeedsLabels(), small(), LogisticRegression())}, data)
 
 

@@ -199,13 +199,12 @@ def test_manifest_is_readable_and_written_whole(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"two different budgets of repeat 0 and fraction 0\.2"):
         save_budgets(path, budgets + label_budgets(y, groups, label_fractions=[0.2], random_state=1))
 
-    def full(*args):
-        args[1].write('{"half')
+    def full(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(json, "dump", full)
+    monkeypatch.setattr(os, "fsync", full)  # the temporary file is written by then, and not yet in its place
     with pytest.raises(OSError, match="disk full"):
-        save_budgets(path, budgets)
+        save_budgets(path, label_budgets(y, groups, label_fractions=[0.9], random_state=0))
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["budgets.json"]
 
 
