@@ -290,6 +290,7 @@ class ECGSelfSupervisedEmbedder(
         if pretrainer is None:
             # the encoder first: its initialisation does not depend on the objective, so that "from scratch" arms match
             network = build_seeded(encoder.build, seed)
+            network.lead_names = self.lead_names_in_
             if max_epochs or keep:
                 pretrainer = build_seeded(lambda: objective.build(network), seed + 1)
         else:
@@ -377,6 +378,7 @@ class ECGSelfSupervisedEmbedder(
         state = state.copy()
         if "encoder_" in state:
             network = build_seeded(state["encoder_"].build, 0)
+            network.lead_names = state["lead_names_in_"]
             if "pretrainer_" in state:
                 pretrainer = build_seeded(lambda: state["objective_"].build(network), 0)
                 state["pretrainer_"] = load_module_state(pretrainer, state["pretrainer_"])

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import traceback
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -380,10 +381,9 @@ class _Record(Callback):
     """Means of the loss terms over an epoch, into skorch's history and ours."""
 
     def on_epoch_begin(self, net, **kwargs):
-        self.started, self.sums, self.counts = time.perf_counter(), {}, {True: 0, False: 0}
+        self.started, self.sums, self.counts = time.perf_counter(), Counter(), Counter()
 
     def on_batch_end(self, net, batch=None, training=False, **terms):
-        self.counts[training] += len(batch)
         for name, value in terms.items():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 continue  # a module may return more than scalars
@@ -393,12 +393,13 @@ class _Record(Callback):
                     f"The {'training' if training else 'validation'} loss became {value} in update {batch.step + 1}. "
                     "Lower learning_rate, set gradient_clip, or look for extreme values in X."
                 )
-            self.sums[key] = self.sums.get(key, 0.0) + value * len(batch)
+            self.sums[key] += value * len(batch)
+            self.counts[key] += len(batch)  # a batch need not have every term
 
     def on_epoch_end(self, net, **kwargs):
         row = {"epoch": net.start + len(net.history)}
         for key, total in self.sums.items():
-            row[key] = total / self.counts[not key.startswith("valid_")]
+            row[key] = total / self.counts[key]
         row["learning_rate"] = net.optimizer_.param_groups[0]["lr"]
         row["seconds"] = time.perf_counter() - self.started
         for key, value in row.items():  # under the names that skorch's callbacks monitor

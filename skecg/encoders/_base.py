@@ -103,6 +103,8 @@ class Network(nn.Module):
     ----------
     embed_dim : int
         Width of the contextualised tokens; ``n_features`` unless a subclass pools to another width.
+    lead_names : tuple of str or None
+        Names of the leads, set by the embedder; objectives may report by them.
     blocks : nn.ModuleList
         Set by subclasses: the stages of ``contextualize`` from input to output; fine-tuning the top ``k`` trains the last
         ``k``.
@@ -111,6 +113,7 @@ class Network(nn.Module):
     def __init__(self, n_features, center=0.0, scale=1.0):
         super().__init__()
         self.n_features = self.embed_dim = n_features
+        self.lead_names = None
         self.register_buffer("center", torch.tensor(float(center)))
         self.register_buffer("scale", torch.tensor(float(scale)))
 

@@ -133,7 +133,7 @@ def test_loss_on_some_leads_is_that_of_a_naive_loop(mask, missing):
         X[1, 0] = np.nan
         X[2, [0, 2]] = np.nan  # nothing of what is drawn is left
     encoder, module = build("patches", lead_fraction=0.67)
-    module._draw_leads = lambda batch: torch.tensor([0, 2])
+    module._draw_places = lambda batch: torch.tensor([0, 2])
     rows = [0, 1, 3] if missing else [0, 1, 2, 3]
     expected = naive_patch_loss(module, encoder, X[rows], mask[rows], leads=[0, 2])
     assert_close(module(make_batch(encoder, X, mask))["loss"], expected, rtol=1e-4, atol=1e-6)
@@ -142,10 +142,10 @@ def test_loss_on_some_leads_is_that_of_a_naive_loop(mask, missing):
 def test_drawn_leads():
     encoder, module = build("patches", lead_fraction=0.67)
     batch = make_batch(encoder, signals())
-    draws = [tuple(module._draw_leads(batch).tolist()) for _ in range(200)]
+    draws = [tuple(module._draw_places(batch).tolist()) for _ in range(200)]
     assert set(draws) == {(0, 1), (0, 2), (1, 2)}
-    assert build("patches", lead_fraction=0.01)[1]._draw_leads(batch).shape == (1,)
-    assert build("patches")[1]._draw_leads(batch).tolist() == [0, 1, 2]
+    assert build("patches", lead_fraction=0.01)[1]._draw_places(batch).shape == (1,)
+    assert build("patches")[1]._draw_places(batch).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ENCODERS)
