@@ -92,6 +92,21 @@ class SpatioTemporalModule(nn.Module):
         """:class:`Detection` of a batch whose leads stand in ``order``."""
         raise NotImplementedError
 
+    def reconstruct(self, batch):
+        """What is hidden in a batch, all leads in their places, and what is predicted there.
+
+        Returns
+        -------
+        signal, hidden, reconstruction : Tensors of shape (B, L, T)
+            In the unit of X; bool; in the unit of X, a prediction for every sample.
+        """
+        network, (n_samples, n_leads, n_times) = self.encoder, batch.x.shape
+        batch.given = {"places": torch.arange(n_leads, device=batch.x.device), **batch.given}
+        found = self.detect(batch, None)
+        hidden = found.hidden.expand(found.prediction.shape).reshape(n_samples, n_leads, -1)[..., :n_times]
+        prediction = found.prediction.float().reshape(n_samples, n_leads, -1)[..., :n_times]
+        return batch.x, hidden, prediction * network.scale + network.center
+
     def _lead_terms(self, logits, lead, scored):
         """Weighted loss of naming ``lead`` (B, K) where ``scored``, and what is reported of it."""
         logits, lead = logits.float()[scored], lead[scored]  # (n, L), (n,)
@@ -243,6 +258,8 @@ class PatchReconstruction(SpatioTemporalModule):
     def _draw_places(self, batch):
         """Places that this update works with, in order."""
         n_leads, device = self.encoder.n_leads, batch.x.device
+        if "places" in batch.given:
+            return batch.given["places"]
         count = max(1, round(self.settings.lead_fraction * n_leads))
         if count == n_leads:
             return torch.arange(n_leads, device=device)
