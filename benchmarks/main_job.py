@@ -168,7 +168,8 @@ def draw(data, curve, path):
     LabelEfficiencyDisplay(curve).plot(ax=left)
     left.set_title(f"{data['name']}, cross-validated by patient", fontsize="medium")
     for entry in curve.pretraining:
-        right.plot(np.arange(1, len(entry["loss"]) + 1), entry["loss"], label=f"fold {entry['split'] + 1}")
+        losses = [row["loss"] for row in entry["history"]]
+        right.plot(np.arange(1, len(losses) + 1), losses, label=f"fold {entry['split'] + 1}")
     right.set(xlabel="epoch", ylabel="loss")
     right.set_title("pretraining", fontsize="medium")
     right.legend(frameon=False, fontsize="small")
@@ -210,7 +211,7 @@ def main():
     write_json(output / "main_job.json", {
         "data": data["name"], "n_windows": len(data["X"]), "n_patients": len(np.unique(data["groups"])),
         "settings": settings, "results": rows, "machine": machine(),
-        "pretraining_loss": [[round(loss, 4) for loss in entry["loss"]] for entry in curve.pretraining],
+        "pretraining_loss": [[round(row["loss"], 4) for row in entry["history"]] for entry in curve.pretraining],
     })
 
 

@@ -11,7 +11,10 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "ECGSelfSupervisedEmbedder": "skecg._embedder",
     "ECGClassifier": "skecg._supervised",
+    "ECGRegressor": "skecg._supervised",
     "HeadClassifier": "skecg._supervised",
+    "HeadRegressor": "skecg._supervised",
+    "MultilabelThresholdClassifier": "skecg._thresholds",
     "RecordClassifier": "skecg._record_classifier",
     "RecordPredictions": "skecg._record_classifier",
     "save": "skecg.persistence",
@@ -19,7 +22,7 @@ _PUBLIC = {
 }
 _ROOMS = (
     "datasets", "preprocessing", "encoders", "objectives", "heads", "metrics", "model_selection",
-    "persistence", "evaluation",
+    "recipes", "persistence", "evaluation",
 )
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]

@@ -1,62 +1,29 @@
-"""What the classifiers share: labels, class weights, the validation split, training and predictions."""
-
-from abc import ABCMeta, abstractmethod
-from math import ceil
-from numbers import Integral, Real
+"""What the classifiers share: labels, class weights, the loss and probabilities."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.special import expit, logit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 from torch import nn
 
-from ._embedder import TRAINING_CONSTRAINTS
-from ._training import (
-    CallbackSupportMixin,
-    Plan,
-    build_seeded,
-    fit_network,
-    load_module_state,
-    module_state,
-)
-from .heads import Head
+from ._predictor import NetworkPredictor
 
 
-class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
-    """Labels, class weights, validation split and predictions, shared by the classifiers."""
+class NetworkClassifier(ClassifierMixin, NetworkPredictor):
+    """Targets are classes, or labels of which a sample may have several."""
 
     _parameter_constraints = {
-        "head": [Head, HasMethods(["build"]), None],
+        **NetworkPredictor._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "min_updates": [Interval(Integral, 0, None, closed="left")],
-        **TRAINING_CONSTRAINTS,
     }
 
-    @abstractmethod
-    def _logits(self, X):
-        """(n_samples, n_outputs) of validated X."""
-
-    @abstractmethod
-    def _validate(self, X, reset):
-        """X as the estimator works on it."""
-
-    def _encode_labels(self, X, y):
-        """Learn the classes; y as what the loss takes."""
+    def _encode_target(self, X, y):
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None. Pretraining without labels is "
@@ -76,9 +43,9 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
                     f"{type(self).__name__} needs samples of at least 2 classes; y holds 1 class ({self.classes_[0]})."
                 )
         check_consistent_length(X, y)
-        return self._encode_known_labels(y)
+        return self._encode_known_target(y)
 
-    def _encode_known_labels(self, y):
+    def _encode_known_target(self, y):
         if self._multilabel:
             y = check_array(y, dtype=np.float32, input_name="y")
             if y.shape[1] != len(self.classes_):
@@ -89,6 +56,9 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
             raise ValueError(f"y_val holds classes that y does not: {', '.join(map(str, unknown))}.")
         codes = np.searchsorted(self.classes_, y)
         return codes.astype(np.float32)[:, None] if len(self.classes_) == 2 else codes.astype(np.int64)
+
+    def _learn_target(self, target):
+        return ClassificationLoss(self._loss_weights(target))
 
     def _loss_weights(self, target):
         """Weights of negatives and positives per output (2, n_outputs), or of classes (n_classes,); mean 1."""
@@ -111,8 +81,9 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
         mean = (weight[0] * (n - n_positive) + weight[1] * n_positive) / n
         return torch.tensor(weight / np.maximum(mean, 1e-12), dtype=torch.float32)
 
-    def _prior_logits(self, target, weights):
-        """Logits of the weighted class frequencies, at which an untrained head starts."""
+    def _starting_outputs(self, target, loss):
+        """Logits of the weighted class frequencies."""
+        weights = loss.weights
         if target.ndim == 1:
             frequency = np.bincount(target, minlength=len(self.classes_)) * (1 if weights is None else weights.numpy())
             return torch.tensor(np.log(np.maximum(frequency / frequency.sum(), 1e-4)), dtype=torch.float32)
@@ -124,62 +95,10 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
     def _n_outputs(self):
         return 1 if len(self.classes_) == 2 and not self._multilabel else len(self.classes_)
 
-    def _split(self, target, groups, rng):
-        """Row indices to train on and to watch; patients stay together."""
-        n, rows, codes = len(target), np.arange(len(target)), None
-        if not self.early_stopping:
-            return rows, None
-        if groups is not None:
-            if len(np.unique(groups)) < 2:
-                raise ValueError(
-                    "early_stopping=True sets patients apart, but groups names a single one. Pass X_val and y_val."
-                )
-            splitter = GroupShuffleSplit(1, test_size=self.validation_fraction, random_state=rng)
-        else:
-            codes = target if target.ndim == 1 else target[:, 0]
-            counts = np.unique(codes, return_counts=True)[1]
-            n_valid = int(np.ceil(self.validation_fraction * n))
-            stratify = not self._multilabel and counts.min() >= 2 and len(counts) <= min(n_valid, n - n_valid)
-            splitter = (StratifiedShuffleSplit if stratify else ShuffleSplit)(
-                1, test_size=self.validation_fraction, random_state=rng
-            )
-        return next(splitter.split(rows, codes, groups))
-
-    def _start_head(self, target, weights, seed):
-        """The head's module, starting at the class frequencies if it can."""
-        head = build_seeded(self._build_head, seed)
-        if hasattr(head, "start_at"):
-            head.start_at(self._prior_logits(target, weights))
-        return head
-
-    def _n_epochs(self, n_samples):
-        """Passes over the samples to make; no fewer than ``min_updates`` asks for."""
-        n_batches = ceil(n_samples / self.batch_size)
-        return max(self.max_epochs, ceil(self.min_updates / n_batches))
-
-    def _n_updates(self, n_samples):
-        return len(self.history_) * ceil(n_samples / self.batch_size)
-
-    def _fit_head(self, module, data, valid, seed, context, X, y, max_epochs, n_past=0):
-        """Train ``module``; its history, counting on from ``n_past`` epochs."""
-        plan = Plan(
-            max_epochs=max_epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay, warmup=self.warmup, gradient_clip=self.gradient_clip,
-            precision=self.precision, device=self.device, deterministic=self.deterministic, seed=seed,
-            n_iter_no_change=self.n_iter_no_change if self.early_stopping else None,
-            callbacks=self.callbacks, verbose=self.verbose, label="train",
-        )
-        history = fit_network(
-            module, data, plan, valid=valid, context=context, estimator=self, hook_data={"X": X, "y": y}
-        )
-        return [{**row, "epoch": row["epoch"] + n_past} for row in history]
-
-    def _begin_callbacks(self, X, y, n_epochs):
-        if not hasattr(self, "_init_callback_context"):
+    def _strata(self, target):
+        if self._multilabel:
             return None
-        context = self._init_callback_context(max_subtasks=n_epochs)
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        return context
+        return target if target.ndim == 1 else target[:, 0]
 
     def decision_function(self, X):
         """Logits.
@@ -193,8 +112,7 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
         -------
         ndarray of shape (n_samples, n_classes), (n_samples, n_labels), or (n_samples,) for two classes
         """
-        check_is_fitted(self)
-        logits = self._logits(self._validate(X, reset=False))
+        logits = self._predicted_outputs(X)
         return logits[:, 0] if self._n_outputs() == 1 and not self._multilabel else logits
 
     def predict_proba(self, X):
@@ -236,104 +154,24 @@ class NetworkClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, me
         codes = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
         return self.classes_[codes]
 
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "head_network_")  # not after a fit that was broken off
-
-    def __getstate__(self):
-        state = super().__getstate__().copy()
-        if "head_network_" in state:
-            state["head_network_"] = module_state(state["head_network_"])
-        return state
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        if "head_network_" in state:
-            head = build_seeded(self._build_head, 0)
-            self.head_network_ = load_module_state(head, state["head_network_"])
-
-    @abstractmethod
-    def _n_head_inputs(self):
-        """Width of the vectors that the head takes."""
-
-    def _build_head(self):
-        """A freshly initialised module of ``head_``."""
-        module = self.head_.build(self._n_head_inputs(), self._n_outputs())
-        module.input = self.head_.input
-        return module
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
         tags.classifier_tags.multi_label = True
         return tags
 
 
-class Rows(torch.utils.data.Dataset):
-    """Some rows of :class:`Signals`, without copying them."""
+class ClassificationLoss(nn.Module):
+    """Cross-entropy over classes (codes as targets), or of each output by itself (indicators); weighted."""
 
-    def __init__(self, data, rows):
-        self.data, self.rows = data, rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def batch(self, rows, rng=None):
-        return self.data.batch(self.rows[rows], rng)
-
-
-class SupervisedModule(nn.Module):
-    """Network and head under the loss; the part that does not train stays in eval mode."""
-
-    def __init__(self, network, head, trainable, weights):
+    def __init__(self, weights):
         super().__init__()
-        self.network, self.head = network, head
         self.register_buffer("weights", weights)
-        self.frozen = []
-        if network is None:
-            return
-        network.requires_grad_(True)
-        if trainable != "all":
-            k = 0 if trainable == "head" else trainable
-            if k > len(network.blocks):
-                raise ValueError(
-                    f"trainable={k}, but the network has {len(network.blocks)} blocks. Use a smaller number or 'all'."
-                )
-            moving = {m for top in (network.top(k) if k else []) for m in top.modules()}
-            network.requires_grad_(False)
-            for module in moving:
-                module.requires_grad_(True)
-            self.frozen = [m for m in network.modules() if m not in moving]
 
-    def train(self, mode=True):
-        super().train(mode)
-        for module in self.frozen:
-            module.training = False
-        return self
-
-    def forward(self, batch):
-        logits = apply_head(self.network, self.head, batch).float()
-        if batch.y.dtype == torch.int64:
-            loss = F.cross_entropy(logits, batch.y, reduction="none")
-            weight = None if self.weights is None else self.weights[batch.y]
+    def forward(self, logits, target):
+        if target.dtype == torch.int64:
+            loss = F.cross_entropy(logits, target, reduction="none")
+            weight = None if self.weights is None else self.weights[target]
         else:
-            loss = F.binary_cross_entropy_with_logits(logits, batch.y, reduction="none")
-            weight = None if self.weights is None else torch.where(batch.y > 0, self.weights[1], self.weights[0])
-        return {"loss": (loss if weight is None else loss * weight).mean()}
-
-
-def apply_head(network, head, batch):
-    """Logits of a batch of signals, of vectors, or of sequences with NaN where a token is absent."""
-    wants_tokens = head.input == "tokens"
-    if network is not None:
-        if wants_tokens:
-            return head(*network.encode_tokens(batch.x, batch.lead_valid))
-        return head(network(batch.x, batch.lead_valid))
-    h = batch.x
-    if h.ndim == 2:
-        return head(h.unsqueeze(1)) if wants_tokens else head(h)
-    padding = torch.isnan(h[..., 0])  # (B, N)
-    h = h.nan_to_num()
-    if wants_tokens:
-        return head(h, padding)
-    keep = (~padding).unsqueeze(-1).to(h.dtype)
-    return head((h * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1))
+            loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            weight = None if self.weights is None else torch.where(target > 0, self.weights[1], self.weights[0])
+        return (loss if weight is None else loss * weight).mean()

@@ -23,10 +23,10 @@ class Head(BaseEstimator):
     input = "embedding"
 
     def build(self, n_features, n_outputs):
-        """The module, mapping to (B, n_outputs) logits.
+        """The module, mapping to (B, n_outputs) logits, or standardised values of a regressor.
 
-        If it has a method ``start_at(logits)``, that is called with the logits of the class frequencies before
-        training.
+        If it has a method ``start_at(outputs)``, that is called before training with the outputs of the best constant
+        prediction: the logits of the class frequencies, or zeros for the means of a regressor's targets.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build(n_features, n_outputs).")
 
@@ -73,10 +73,10 @@ class _LinearModule(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def start_at(self, logits):
-        """Predict ``logits`` until trained."""
+    def start_at(self, outputs):
+        """Give ``outputs`` until trained."""
         with torch.no_grad():
-            self.linear.bias.copy_(logits)
+            self.linear.bias.copy_(outputs)
 
     def forward(self, h, padding_mask=None):
         h = h.float()

@@ -9,18 +9,26 @@ import numpy as np
 import pytest
 import sklearn
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import estimator_checks as checks
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.fixes import parse_version
 from torch import nn
 
-from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier, RecordClassifier
+from skecg import (
+    ECGClassifier,
+    ECGRegressor,
+    ECGSelfSupervisedEmbedder,
+    HeadClassifier,
+    HeadRegressor,
+    MultilabelThresholdClassifier,
+    RecordClassifier,
+)
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.heads import LinearHead
 from skecg.objectives import MaskedReconstruction, Objective
-from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QualityGate
+from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QRSIntegral, QualityGate
 
 SKLEARN = parse_version(sklearn.__version__)
 
@@ -62,10 +70,8 @@ def embedder(encoder, objective=None):
     return ECGSelfSupervisedEmbedder(encoder, objective, max_epochs=2)
 
 
-def classifier(encoder):
-    return ECGClassifier(
-        ECGSelfSupervisedEmbedder(encoder, max_epochs=0), max_epochs=15, batch_size=16, learning_rate=1e-2
-    )
+def supervised(kind, encoder):
+    return kind(ECGSelfSupervisedEmbedder(encoder, max_epochs=0), max_epochs=15, batch_size=16, learning_rate=1e-2)
 
 
 EMBEDDERS = {
@@ -81,15 +87,23 @@ PREPROCESSING = {
     "scaler-lead": LeadScaler(scope="lead"),
     "selector": LeadSelector(),
     "gate": QualityGate(fs=100),
+    "integral": QRSIntegral(fs=10, onset=0.0, baseline=0.0),
 }
 CLASSIFIERS = {
-    "classifier-patches": classifier(patches()),
-    "classifier-resnet": classifier(resnet()),
+    "classifier-patches": supervised(ECGClassifier, patches()),
+    "classifier-resnet": supervised(ECGClassifier, resnet()),
     "head-classifier": HeadClassifier(),
+}
+REGRESSORS = {  # the other encoder is taken in test_common_3d.py
+    "regressor-patches": supervised(ECGRegressor, patches()),
+    "head-regressor": HeadRegressor(),
 }
 # around an estimator: neither class weights nor multi-label targets of its own
 META = {"record-classifier": RecordClassifier(LogisticRegression())}
-ESTIMATORS = {**EMBEDDERS, **PREPROCESSING, **CLASSIFIERS, **META}
+# One check asks that predict is the greatest of predict_proba: all thresholds stay at 0.5. The others are run on tuned
+# thresholds in test_thresholds.py.
+THRESHOLDS = {"thresholds": MultilabelThresholdClassifier(RecordClassifier(LogisticRegression()), min_positives=1000)}
+ESTIMATORS = {**EMBEDDERS, **PREPROCESSING, **CLASSIFIERS, **REGRESSORS, **META, **THRESHOLDS}
 PARAMETER_OBJECTS = {
     "patches": PatchTransformer(),
     "resnet": ResNet1d(),
@@ -150,6 +164,18 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
+class ReferenceRegressor(RegressorMixin, BaseEstimator):
+    """A regressor that takes several targets, otherwise without any tag of its own."""
+
+    def fit(self, X, y):
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
 @pytest.mark.parametrize(("estimator", "check"), per_check(ESTIMATORS))
 def test_estimator_check(estimator, check):
     try:
@@ -165,7 +191,9 @@ def test_no_check_is_switched_off(name):
     reference, n_checks = next(
         found for names, found in (
             (CLASSIFIERS, (ReferenceClassifier(), 60)),  # 55 of a classifier, 1 of weights, 4 of multi-label
+            (REGRESSORS, (ReferenceRegressor(), 53)),  # 52 of a regressor, 1 of several targets
             (META, (PlainClassifier(), 55)),
+            (THRESHOLDS, (PlainClassifier(), 56)),  # 1 of a classifier of two classes
             (ESTIMATORS, (ReferenceTransformer(), 47)),
         ) if name in names
     )
@@ -185,6 +213,7 @@ def test_tags_accept_two_and_three_dimensions(name):
     assert not tags.non_deterministic
     assert not tags._skip_test
     assert getattr(tags.classifier_tags, "poor_score", False) is False
+    assert getattr(tags.regressor_tags, "poor_score", False) is False
 
 
 def test_every_public_estimator_is_checked():

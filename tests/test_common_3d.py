@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks as checks
 
-from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier
+from skecg import ECGClassifier, ECGRegressor, ECGSelfSupervisedEmbedder, HeadClassifier, HeadRegressor
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.objectives import MaskedReconstruction
-from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QualityGate
+from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QRSIntegral, QualityGate
 
 
 def embedder(encoder, **params):
@@ -25,8 +25,8 @@ def embedder(encoder, **params):
         encoder, MaskedReconstruction(decoder_dim=8), **{"max_epochs": 2, "batch_size": 16, "random_state": 0, **params})
 
 
-def classifier(encoder):
-    return ECGClassifier(embedder(encoder, max_epochs=0), max_epochs=10, batch_size=16, learning_rate=2e-2, random_state=0)
+def supervised(kind, encoder):
+    return kind(embedder(encoder, max_epochs=0), max_epochs=10, batch_size=16, learning_rate=2e-2, random_state=0)
 
 
 def patches():
@@ -47,13 +47,18 @@ PREPROCESSING = {
     "bandpass": BandpassFilter(fs=100), "scaler": LeadScaler(), "scaler-record": LeadScaler(scope="record"),
     "scaler-lead": LeadScaler(scope="lead"), "selector": LeadSelector(["II", "I"], input_lead_names=["I", "II"]),
     "gate": QualityGate(fs=100),
+    "integral": QRSIntegral(fs=10, onset=0.0, baseline=0.0),
 }
 CLASSIFIERS = {
-    "classifier-patches": classifier(patches()),
-    "classifier-resnet": classifier(resnet()),
+    "classifier-patches": supervised(ECGClassifier, patches()),
+    "classifier-resnet": supervised(ECGClassifier, resnet()),
     "head-classifier": HeadClassifier(random_state=0),
 }
-ESTIMATORS = {**EMBEDDERS, **PREPROCESSING, **CLASSIFIERS}
+REGRESSORS = {
+    "regressor-resnet": supervised(ECGRegressor, resnet()),
+    "head-regressor": HeadRegressor(random_state=0),
+}
+ESTIMATORS = {**EMBEDDERS, **PREPROCESSING, **CLASSIFIERS, **REGRESSORS}
 
 RNG = np.random.default_rng(0)
 Y = np.arange(20) % 2
@@ -69,12 +74,13 @@ NOT_IN_3D = {
     "check_estimator_sparse_array", "check_estimator_sparse_matrix", "check_estimator_sparse_tag", "check_complex_data",
     "check_fit1d", "check_fit2d_predict1d", "check_fit2d_1feature", "check_n_features_in_after_fitting",
     "check_transformer_general", "check_transformer_data_not_an_array", "check_classifier_data_not_an_array",
-    "check_array_api_input", "check_estimators_nan_inf", "check_f_contiguous_array_estimator",
+    "check_regressor_data_not_an_array", "check_array_api_input", "check_estimators_nan_inf",
+    "check_f_contiguous_array_estimator",
     "check_classifiers_multilabel_representation_invariance", "check_classifiers_multilabel_output_format_predict",
     "check_classifiers_multilabel_output_format_predict_proba",
     "check_classifiers_multilabel_output_format_decision_function",
 }
-# Of classifiers, these take labels out of X.
+# Of classifiers and regressors, these take labels out of X.
 LABELS_FROM_X = {
     "check_dict_unchanged", "check_dont_overwrite_parameters", "check_methods_subset_invariance",
     "check_methods_sample_order_invariance",
@@ -101,9 +107,10 @@ def on_subsets(function, X):
 def feedable(name, original):
     for estimator, check in checks.estimator_checks_generator(original):
         function, keywords = getattr(check, "func", check), getattr(check, "keywords", {})
-        if function.__name__ == "check_classifiers_train" and (name == "head-classifier" or keywords):
-            continue  # the mean of a token and its mirror image knows no class; memmaps have their twin
-        if function.__name__ not in NOT_IN_3D | (LABELS_FROM_X if name in CLASSIFIERS else set()):
+        trains = function.__name__ in ("check_classifiers_train", "check_regressors_train")
+        if trains and (name.startswith("head") or keywords):
+            continue  # the mean of a token and its mirror image knows nothing of y; memmaps have their twin
+        if function.__name__ not in NOT_IN_3D | (LABELS_FROM_X if name in CLASSIFIERS | REGRESSORS else set()):
             options = "".join(f"-{k}={v}" for k, v in keywords.items())
             yield pytest.param(estimator, check, id=f"{name}-{function.__name__}{options}")
 
@@ -224,8 +231,9 @@ def test_integers(fitted, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtype_of_the_result(fitted, dtype):
     if not hasattr(fitted, "transform"):
-        assert fitted.predict(X).dtype == Y.dtype
-        assert fitted.predict_proba(X.astype(dtype)).dtype == np.float64
+        assert fitted.predict(X.astype(dtype)).dtype == (np.float64 if is_regressor(fitted) else Y.dtype)
+        if is_classifier(fitted):
+            assert fitted.predict_proba(X.astype(dtype)).dtype == np.float64
         return
     result = fitted.transform(X.astype(dtype))
     assert result.dtype == (np.float32 if isinstance(fitted, ECGSelfSupervisedEmbedder) else dtype)
@@ -233,7 +241,7 @@ def test_dtype_of_the_result(fitted, dtype):
 
 def test_shape_attributes(fitted):
     assert fitted.n_features_in_ == 2
-    if not isinstance(fitted, HeadClassifier):
+    if not isinstance(fitted, (HeadClassifier, HeadRegressor)):
         assert (fitted.n_leads_in_, fitted.n_times_in_) == (2, 30)
     for result in outputs(fitted, X):
         assert len(result) == 20
@@ -259,7 +267,8 @@ def test_bad_input_is_refused(fitted, spoil, message):
 def test_other_lengths(fitted):
     """Filters and scalers take any length; networks only what they were fitted on."""
     if any(type(fitted) is type(estimator) for estimator in PREPROCESSING.values()):
-        assert fitted.transform(X[..., :20]).shape == (20, 2, 20)
+        shape = (20, 2) if isinstance(fitted, QRSIntegral) else (20, 2, 20)
+        assert fitted.transform(X[..., :20]).shape == shape
         return
     for method in methods(fitted):
         with pytest.raises(ValueError, match=r"20 samples in time|shape \(2, 20\)"):
@@ -285,7 +294,7 @@ def test_input_is_left_alone(fitted):
     assert_array_equal(target, Y)
 
 
-def test_classifiers_learn(fitted):
+def test_predictors_learn(fitted):
     if hasattr(fitted, "score"):
         assert fitted.score(X, Y) > 0.8
 

@@ -8,7 +8,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+    VotingRegressor,
+)
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_selection import SelectFromModel
@@ -31,16 +38,17 @@ from sklearn.model_selection import (
     validation_curve,
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
-from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.utils.fixes import parse_version
 
-from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier
+from skecg import ECGClassifier, ECGRegressor, ECGSelfSupervisedEmbedder, HeadClassifier, HeadRegressor
 from skecg._training import module_state
 from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer, ResNet1d
+from skecg.metrics import get_scorer, localization_error
 from skecg.objectives import MaskedReconstruction
 from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector
 
@@ -52,6 +60,7 @@ for array in (X, y, groups):
 codes = np.unique(y, return_inverse=True)[1]
 indicator = np.eye(3, dtype=int)[codes]
 binary = (codes == 0).astype(int)
+sites = X.max(axis=2) * 20.0  # two coordinates
 grouped = GroupKFold(2)
 
 
@@ -63,6 +72,10 @@ def embedder(**params):
 
 def classifier(**params):
     return ECGClassifier(embedder(max_epochs=0), **{"max_epochs": 1, "random_state": 0, **params})
+
+
+def regressor(**params):
+    return ECGRegressor(embedder(max_epochs=0), **{"max_epochs": 1, "random_state": 0, **params})
 
 
 def pipeline():
@@ -113,14 +126,21 @@ WORKS = {
         make_pipeline(FrozenEstimator(embedder().fit(X)), StandardScaler(), LogisticRegression())),
     "FunctionTransformer": lambda: predictions(make_pipeline(FunctionTransformer(np.negative), classifier())),
     "TransformedTargetRegressor": lambda: predictions(
-        TransformedTargetRegressor(make_pipeline(embedder(), Ridge()), func=np.log1p, inverse_func=np.expm1), codes),
+        TransformedTargetRegressor(regressor(), func=np.log1p, inverse_func=np.expm1), codes),
+    "MultiOutputRegressor": lambda: predictions(MultiOutputRegressor(regressor()), sites),
+    "VotingRegressor": lambda: predictions(
+        VotingRegressor([("a", regressor()), ("b", make_pipeline(embedder(), Ridge()))]), sites[:, 0]),
+    "StackingRegressor": lambda: predictions(
+        StackingRegressor([("a", regressor()), ("b", make_pipeline(embedder(), Ridge()))], cv=2), sites[:, 0]),
 }
 
 #: What does not, because it validates X as a table itself, and the error.
 FAILS = {
     "BaggingClassifier": lambda: predictions(BaggingClassifier(classifier(), n_estimators=2)),
+    "BaggingRegressor": lambda: predictions(BaggingRegressor(regressor(), n_estimators=2), sites[:, 0]),
     "OneVsOneClassifier": lambda: predictions(OneVsOneClassifier(classifier())),
     "ClassifierChain": lambda: predictions(ClassifierChain(classifier()), indicator),
+    "RegressorChain": lambda: predictions(RegressorChain(regressor()), sites),
     "SelfTrainingClassifier": lambda: predictions(SelfTrainingClassifier(classifier()), np.where(codes == 2, -1, codes)),
     "ColumnTransformer": lambda: ColumnTransformer([("embed", embedder(), [0, 1])]).fit_transform(X),
     "permutation_importance": lambda: permutation_importance(classifier().fit(X, y), X, y, n_repeats=2),
@@ -193,6 +213,36 @@ def test_workers_do_not_change_results():
             assert_array_equal(two.cv_results_[key], value)
     for name, value in module_state(one.best_estimator_["embedder"].network_).items():
         assert_array_equal(module_state(two.best_estimator_["embedder"].network_)[name], value)
+
+
+# --- regressors ------------------------------------------------------------------------------------------------
+
+
+def test_coordinates_in_searches_and_cross_validation():
+    scorer = get_scorer("neg_localization_error")
+    search = GridSearchCV(regressor(), {"loss": ["squared_error", "huber"], "embedder__encoder__embed_dim": [8, 12]},
+                          cv=grouped, scoring=scorer).fit(X, sites, groups=groups)
+    assert len(search.cv_results_["params"]) == 4
+    assert search.best_score_ == search.cv_results_["mean_test_score"].max() < 0
+    assert search.predict(X).shape == sites.shape
+    predicted = cross_val_predict(regressor(), X, sites, groups=groups, cv=grouped)
+    assert predicted.shape == sites.shape
+    scores = cross_val_score(regressor(), X, sites, groups=groups, cv=grouped, scoring=scorer)
+    for (_, test), score in zip(grouped.split(X, sites, groups), scores, strict=True):
+        assert_allclose(score, -localization_error(sites[test], predicted[test]))
+
+
+def test_coordinates_behind_an_embedder():
+    for output in ("embedding", "tokens"):
+        pipe = make_pipeline(LeadScaler(), embedder(output=output), HeadRegressor(max_epochs=2, random_state=0))
+        assert pipe.fit(X, sites).predict(X).shape == sites.shape
+        assert np.isfinite(cross_val_score(pipe, X, sites, groups=groups, cv=grouped)).all()
+
+
+def test_a_transformed_target_is_predicted_in_its_own_unit():
+    inner = regressor(max_epochs=3)
+    model = TransformedTargetRegressor(inner, transformer=StandardScaler()).fit(X, sites)
+    assert_allclose(model.predict(X), clone(inner).fit(X, sites).predict(X), rtol=1e-4)  # standardised twice is once
 
 
 # --- frozen embedders ------------------------------------------------------------------------------------------

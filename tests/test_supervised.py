@@ -570,7 +570,7 @@ def test_crops(data):
     halves = copy.deepcopy(classifier)
     halves.embedder_.set_params(crop_size=None)
     halves.embedder_.encoder_.any_length = True
-    logits = [halves._logits(X[..., half])[:, 0] for half in (np.s_[:100], np.s_[100:])]
+    logits = [halves._outputs(X[..., half])[:, 0] for half in (np.s_[:100], np.s_[100:])]
     assert_allclose(classifier.decision_function(X), np.mean(logits, axis=0), atol=1e-5)
 
 

@@ -106,7 +106,7 @@ def fetch_cinc2020(data_home=None, *, records=None, lead_names=None, download_if
     - The challenge gives no patients, so that ``patient_id`` is the record. Some sources have several recordings
       of a patient; a test on a source that training has not seen is safe from that (``source`` as groups of
       ``sklearn.model_selection.LeaveOneGroupOut``).
-    - Codes that the challenge scores as one diagnosis are separate here.
+    - Codes that the challenge scores as one diagnosis are separate here; :func:`~skecg.datasets.cinc_targets` merges them.
     - All headers are read at once, the signals on access.
 
     References

@@ -69,7 +69,7 @@ class LabelEfficiencyCurve:
         Every arm on every budget of every split, with its predictions.
     pretraining : list of dict
         One entry per network that was pretrained: ``split``, ``arms`` that start from it, ``n_samples``, ``n_patients``,
-        ``seconds``, ``loss`` (one value per epoch), and whether it happened ``outside`` of the study.
+        ``seconds``, ``history`` (the embedder's ``history_``), and whether it happened ``outside`` of the study.
     budgets : list of list of LabelBudget
         The labelled samples, per split; rows count within the training part of the split.
     splits : list of (train, test)
@@ -154,6 +154,11 @@ class LabelEfficiencyCurve:
             call(y[drawn], response[drawn], **options) if len(drawn) else np.nan
             for drawn in (np.repeat(rows, weight) for weight in weights)
         ], dtype=float)
+
+    def unit(self, metric=None):
+        """Unit of a metric, such as "mm"; empty where it has none, or where it is a function of the user's."""
+        function = self._functions[self._metric_name(metric)]
+        return METRICS[function].unit if isinstance(function, str) else ""
 
     def _metric_name(self, metric):
         if metric is None:

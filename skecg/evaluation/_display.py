@@ -95,7 +95,8 @@ class LabelEfficiencyDisplay:
         above.set_xticks(fractions, [f"{n:,.0f}" for n in n_labels])
         above.minorticks_off()
         above.set_xlabel("labelled samples")
-        ax.set_ylabel(metric.replace("_", " "))
+        unit = curve.unit(metric)
+        ax.set_ylabel(metric.replace("_", " ") + (unit and f" ({unit})"))
         ax.grid(alpha=0.3)
         ax.legend(frameon=False, loc="best", fontsize="small")
         for line, text in enumerate(self._remarks()):

@@ -11,8 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from .._embedder import ECGSelfSupervisedEmbedder
+from .._on_signals import SignalPredictor
 from .._record_classifier import RecordClassifier
-from .._supervised import ECGClassifier
 
 _AFTERWARDS = ("output", "cache", "verbose", "checkpoint_dir")  # parameters that pretraining does not depend on
 
@@ -118,7 +118,7 @@ def _replace(value, before, fitted):
             f"{type(value).__name__} searches among embedders, which are pretrained once per split, not once per candidate. "
             "Make each of them an arm of its own."
         )
-    if isinstance(value, ECGClassifier) and value.embedder is None:
+    if isinstance(value, SignalPredictor) and value.embedder is None:
         parameters["embedder"] = ECGSelfSupervisedEmbedder()
     return type(value)(**{name: _replace(item, before, fitted) for name, item in parameters.items()})
 
@@ -167,7 +167,7 @@ def _pretrains(value):
         return any(map(_pretrains, value.values()))
     if isinstance(value, (list, tuple)):
         return any(map(_pretrains, value))
-    if isinstance(value, ECGClassifier) and value.embedder is None:
+    if isinstance(value, SignalPredictor) and value.embedder is None:
         return True
     return isinstance(value, BaseEstimator) and any(map(_pretrains, value.get_params(deep=False).values()))
 

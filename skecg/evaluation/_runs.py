@@ -32,8 +32,9 @@ def execute(name, split, budget, arm, X, y, groups, rows, test, seed, file, opti
             model, only = _fit(arm, X, y, groups, rows, seed, options)
             X_test = _safe_indexing(X, test)
             if only is not None:
-                predictions = np.full(len(test), only)
-                scores = np.repeat((options["classes"] == only)[None].astype(float), len(test), axis=0)
+                predictions = np.repeat(np.asarray(only)[None], len(test), axis=0)
+                if not options["continuous"]:
+                    scores = np.repeat((options["classes"] == only)[None].astype(float), len(test), axis=0)
             else:
                 if not options["continuous"] and "scores" in options["wants"]:
                     scores = class_scores(model, X_test, options["classes"]).astype(np.float32)
@@ -57,9 +58,9 @@ def execute(name, split, budget, arm, X, y, groups, rows, test, seed, file, opti
 
 
 def _fit(arm, X, y, groups, rows, seed, options):
-    """The fitted model, or None and the only class of the budget."""
+    """The fitted model, or None and the only class or value of the budget."""
     X, y, groups = _safe_indexing(X, rows), y[rows], groups[rows]
-    if options["classes"] is not None and len(np.unique(y)) == 1:
+    if (options["continuous"] or options["classes"] is not None) and len(np.unique(y, axis=0)) == 1:
         return None, y[0]
     model = seeded(clone(arm), seed)
     last = model[-1] if isinstance(model, Pipeline) else model

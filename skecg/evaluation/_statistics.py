@@ -157,7 +157,10 @@ def summary(curve, metric=None, *, confidence_level=0.95, n_resamples=1000, rand
     return rows
 
 
-def compare(curve, arm, reference, metric=None, *, margin=0.005, confidence_level=0.95, n_resamples=1000, random_state=0):
+def compare(
+    curve, arm, reference, metric=None, *, reference_fraction=None, margin=0.005, confidence_level=0.95, n_resamples=1000,
+    random_state=0,
+):
     """Paired differences between two arms at every label fraction.
 
     Parameters
@@ -168,8 +171,12 @@ def compare(curve, arm, reference, metric=None, *, margin=0.005, confidence_leve
         The difference is that of ``arm`` minus ``reference``; both had the same budgets, repeats and test patients.
     metric : str, default=None
         One of the study's metrics; None is the first.
+    reference_fraction : float, default=None
+        Label fraction of the reference. None: the arm's. With 1.0 the question is whether the arm does as well with few labels
+        as the reference with all.
     margin : float, default=0.005
-        How much lower than the reference counts as no worse, in units of the metric.
+        How much lower than the reference counts as no worse, in units of the metric: the default suits metrics between 0
+        and 1, and 1.0 would be a millimetre of "neg_localization_error".
     confidence_level : float, default=0.95
         Probability covered by the interval; 1 minus it is the level of the tests.
     n_resamples : int, default=1000
@@ -192,7 +199,8 @@ def compare(curve, arm, reference, metric=None, *, margin=0.005, confidence_leve
     Raises
     ------
     ValueError
-        An unknown arm or metric, a negative margin, or a confidence level that is not between 0 and 1.
+        An unknown arm or metric, a fraction that the study does not have, a negative margin, or a confidence level that is
+        not between 0 and 1.
 
     Notes
     -----
@@ -231,14 +239,20 @@ def compare(curve, arm, reference, metric=None, *, margin=0.005, confidence_leve
     _check_level(confidence_level)
     if margin < 0:
         raise ValueError(f"margin is {margin!r}; expected how much lower counts as no worse, a number of at least 0.")
+    if reference_fraction is not None and reference_fraction not in curve.label_fractions:
+        raise ValueError(
+            f"reference_fraction={reference_fraction!r} is none of the study's label fractions: "
+            f"{', '.join(f'{f:.4g}' for f in curve.label_fractions)}."
+        )
     a, b = _number_of(curve, arm), _number_of(curve, reference)
     values = resampled_values(curve, metric, n_resamples=n_resamples, random_state=random_state)
     level, rows = 1 - confidence_level, []
     for j, fraction in enumerate(curve.label_fractions):
-        difference = values[a, j] - values[b, j]
+        k = j if reference_fraction is None else curve.label_fractions.index(reference_fraction)
+        difference = values[a, j] - values[b, k]
         own, drawn = float(difference[0]), difference[1:][~np.isnan(difference[1:])]
         error = float(drawn.std(ddof=1)) if len(drawn) > 1 else float("nan")
-        freedom = _freedom(curve, metric, a, b, j, error)
+        freedom = _freedom(curve, metric, (a, j), (b, k), error)
         reach = float(student.ppf(1 - level / 2, freedom)) * error
         factor = student.ppf(1 - level / (2 * len(curve.label_fractions)), freedom) + student.ppf(_POWER, freedom)
         rows.append({
@@ -471,15 +485,22 @@ def _p_value(difference, error, freedom):
     return float(max(np.finfo(float).tiny, 2 * student.sf(abs(difference) / error, freedom) if error else 0.0))
 
 
-def _freedom(curve, metric, a, b, fraction, error):
-    """Degrees of freedom of the error of a difference, part of which is estimated from a few repeats."""
+def _freedom(curve, metric, arm, reference, error):
+    """Degrees of freedom of the error of a difference, part of which is estimated from a few repeats.
+
+    ``arm`` and ``reference`` are numbers of an arm and of a fraction; on the same fraction their repeats are pairs.
+    """
+    (a, of_arm), (b, of_reference) = arm, reference
     own, number, runs = 0.0, 0, _runs_by_place(curve)
     for split in range(len(curve.splits)):
-        pairs = zip(runs[fraction, split][a], runs[fraction, split][b], strict=True)
-        differences = [curve.evaluate(one, metric) - curve.evaluate(other, metric) for one, other in pairs]
-        if len(differences) > 1:
-            own += np.var(differences, ddof=1) / len(differences) / len(curve.splits) ** 2
-            number += len(differences) - 1
+        ours, theirs = (
+            np.array([curve.evaluate(run, metric) for run in runs[fraction, split][i]])
+            for i, fraction in ((a, of_arm), (b, of_reference))
+        )
+        for values in [ours - theirs] if of_arm == of_reference else [ours, theirs]:
+            if len(values) > 1:
+                own += np.var(values, ddof=1) / len(values) / len(curve.splits) ** 2
+                number += len(values) - 1
     n_patients = len(np.unique(np.asarray(curve.groups)[np.concatenate([test for _, test in curve.splits])]))
     rest = max(0.0, error**2 - own)  # what patients add
     spread = own**2 / max(1, number) + rest**2 / max(1, n_patients - 1)

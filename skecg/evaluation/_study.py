@@ -56,7 +56,8 @@ def label_efficiency_curve(
     X : array-like of shape (n_samples, n_leads, n_times), (n_samples, n_times) or (n_samples, n_features)
         Signals in millivolt, or features; or records or paths, where all arms are :class:`~skecg.RecordClassifier`.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Classes, a multi-label indicator matrix, or values for regressors.
+        Classes, a multi-label indicator matrix, or values for regressors (several per sample: (n_samples, n_targets)).
+        Whole numbers are values where all arms are regressors. Budgets and folds of values are drawn by patient alone.
     groups : array-like of shape (n_samples,), default=None
         Patients. None: every sample is a patient of its own.
     X_unlabeled : array-like of shape (n_unlabeled, n_leads, n_times), default=None
@@ -71,7 +72,7 @@ def label_efficiency_curve(
         Budgets drawn per fraction (each with other seeds of heads and batches); a sequence has one number per fraction.
     scoring : str, callable, list of str or dict of str to str or callable, default="roc_auc"
         Metrics, larger is better: a name that :func:`skecg.metrics.get_scorer` knows, or ``metric(y_true, y_score)`` on
-        probabilities or decision values (predicted values of regressors).
+        probabilities or decision values (predicted values of regressors, for which there is "neg_localization_error").
     budgets : str, Path or list, default=None
         Manifest of an earlier study (``cache_dir/budgets.json``, or ``curve.budgets``), whose budgets are used again.
         ``label_fractions``, ``n_repeats`` are then those of the manifest.
@@ -115,10 +116,11 @@ def label_efficiency_curve(
 
     Notes
     -----
-    * A budget that holds a single class trains nothing: its runs predict that class.
+    * A budget that holds a single class, or a single value, trains nothing: its runs predict that.
     * Arms share, within a repeat, the budget and the seed; classifiers with equal heads start from the same head.
-    * :class:`~skecg.ECGClassifier` makes equal steps on equal budgets when its ``max_epochs``, ``min_updates``,
-      ``head_epochs`` and ``batch_size`` are equal; ``min_updates`` keeps small budgets from meaning few updates.
+    * :class:`~skecg.ECGClassifier` and :class:`~skecg.ECGRegressor` make equal steps on equal budgets when their
+      ``max_epochs``, ``min_updates``, ``head_epochs`` and ``batch_size`` are equal; ``min_updates`` keeps small budgets from
+      meaning few updates.
 
     References
     ----------
@@ -280,7 +282,7 @@ class _Study:
                 progress.update()
         for place, found in self.pretrained.items():
             entry = {name: found[name] for name in ("n_samples", "n_patients", "seconds")}
-            entry["loss"] = [row["loss"] for row in found["result"][1].history_]
+            entry["history"] = found["result"][1].history_
             self.pretraining.append({"split": place[0], "arms": sorted(arms[place]), "outside": False, **entry})
         outside = sorted(name for name, arm in self.arms.items() if _holds_frozen_embedder(arm))
         if outside:
@@ -464,10 +466,16 @@ def _check_metrics(scoring, continuous):
     for name, metric in scoring.items():
         if isinstance(metric, str):
             get_scorer(metric)  # complains about names it does not know
-            if continuous:
+            of_values = METRICS[metric].response == "values"
+            if of_values and not continuous:
                 raise ValueError(
-                    f"scoring={metric!r} is for classes, but y is continuous. Pass a function metric(y_true, y_pred), "
-                    "larger is better."
+                    f"scoring={metric!r} is for positions that regressors predict, but y holds classes. Use 'roc_auc', say, "
+                    "or regressors in all arms."
+                )
+            if continuous and not of_values:
+                raise ValueError(
+                    f"scoring={metric!r} is for classes, but y is continuous. Use 'neg_localization_error' for positions, "
+                    "or pass a function metric(y_true, y_pred), larger is better."
                 )
         elif not callable(metric):
             raise ValueError(f"scoring has {metric!r} as {name!r}; expected the name of a metric or a function.")

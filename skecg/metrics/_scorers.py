@@ -17,10 +17,13 @@ def get_scorer(name):
 
     Parameters
     ----------
-    name : {"roc_auc", "average_precision", "f1", "recall", "balanced_accuracy", "kappa", "accuracy"}
+    name : {"roc_auc", "average_precision", "f1", "recall", "balanced_accuracy", "kappa", "accuracy", "cinc_2020", \
+            "cinc_2021", "neg_localization_error", "localized_within_10_mm"}
         The metric: :func:`macro_roc_auc`, :func:`macro_average_precision`, :func:`macro_f1`, :func:`macro_recall`,
-        :func:`balanced_accuracy`, :func:`cohen_kappa` or :func:`accuracy`. Balanced accuracy and kappa are for one label
-        for each sample.
+        :func:`balanced_accuracy`, :func:`cohen_kappa`, :func:`accuracy`, or :func:`cinc_score` of that year. Balanced
+        accuracy and kappa are for one label for each sample, :func:`cinc_score` for the classes of :func:`cinc_classes`.
+        For regressors of positions in millimetres: the median of :func:`localization_error` with its sign changed, so that
+        larger is better, and :func:`share_localized` within 10 mm.
 
     Returns
     -------
@@ -65,9 +68,9 @@ class MetricScorer(BaseEstimator):
 
         Parameters
         ----------
-        estimator : fitted classifier
+        estimator : fitted classifier or regressor
         X : array-like of shape (n_samples, ...)
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        y : array-like of shape (n_samples,), (n_samples, n_labels) or (n_samples, n_coordinates)
         record_ids : array-like of shape (n_samples,), default=None
             Record of each sample, to score records.
 
@@ -76,7 +79,7 @@ class MetricScorer(BaseEstimator):
         float
         """
         metric, y = metric_named(self.metric), as_target(y)
-        if metric.response == "labels":
+        if metric.response != "scores":
             return metric.function(y, estimator.predict(X), record_ids=record_ids)
         classes = None if y.ndim == 2 else np.union1d(_classes(estimator), y)
         return metric.function(y, class_scores(estimator, X, classes), labels=classes, record_ids=record_ids)

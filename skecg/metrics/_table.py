@@ -1,8 +1,10 @@
 """The metrics by name, and their values on many resamples."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from ._challenge import challenge_classes, challenge_kernel, cinc_score
 from ._common import check_weights, decided_classes, one_decided_class, scored_classes
 from ._decisions import (
     accuracy,
@@ -16,6 +18,7 @@ from ._decisions import (
     share_correct,
 )
 from ._ranking import macro_average_precision, macro_roc_auc, mean_average_precision, mean_roc_auc
+from ._regression import neg_localization_error, negative_median, positions, share_localized, share_near
 
 
 class Metric(NamedTuple):
@@ -24,11 +27,12 @@ class Metric(NamedTuple):
     function: Callable  # (y_true, predicted, *, labels=None, record_ids=None) -> float
     prepare: Callable   # (y_true, predicted, labels) -> matrices of the kernel
     kernel: Callable    # (true, predicted, weights) -> (n_resamples,)
+    unit: str = ""
 
     @property
     def response(self):
-        """What ``predicted`` is: "scores" (see ``class_scores``), or "labels" as ``predict`` gives them."""
-        return "scores" if self.prepare is scored_classes else "labels"
+        """What ``predicted`` is: "scores" (see ``class_scores``), or "labels" or "values" as ``predict`` gives them."""
+        return {scored_classes: "scores", positions: "values"}.get(self.prepare, "labels")
 
     def resampled(self, y_true, predicted, weights, *, labels=None):
         true, predicted = self.prepare(y_true, predicted, labels)
@@ -43,6 +47,12 @@ METRICS = {
     "balanced_accuracy": Metric(balanced_accuracy, one_decided_class, mean_recall),
     "kappa": Metric(cohen_kappa, one_decided_class, kappa),
     "accuracy": Metric(accuracy, decided_classes, share_correct),
+    **{
+        f"cinc_{year}": Metric(*(partial(part, year=year) for part in (cinc_score, challenge_classes, challenge_kernel)))
+        for year in (2020, 2021)
+    },
+    "neg_localization_error": Metric(neg_localization_error, positions, negative_median, unit="mm"),
+    "localized_within_10_mm": Metric(share_localized, positions, share_near),
 }
 
 
@@ -60,12 +70,13 @@ def resample_metric(name, y_true, predicted, weights, *, labels=None):
 
     Parameters
     ----------
-    name : {"roc_auc", "average_precision", "f1", "recall", "balanced_accuracy", "kappa", "accuracy"}
+    name : {"roc_auc", "average_precision", "f1", "recall", "balanced_accuracy", "kappa", "accuracy", "cinc_2020", \
+            "cinc_2021", "neg_localization_error", "localized_within_10_mm"}
         As in :func:`get_scorer`.
-    y_true : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Class labels, or a multi-label indicator matrix.
-    predicted : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, n_labels)
-        Scores for "roc_auc" and "average_precision", else decisions.
+    y_true : array-like of shape (n_samples,), (n_samples, n_labels) or (n_samples, n_coordinates)
+        Class labels, a multi-label indicator matrix, or positions.
+    predicted : array-like of shape (n_samples, n_classes), (n_samples,), (n_samples, n_labels) or (n_samples, n_coordinates)
+        Scores for "roc_auc" and "average_precision", positions for the two last, else decisions.
     weights : array-like of shape (n_resamples, n_samples)
         How often each resample has drawn each sample, as :func:`bootstrap_weights` gives it.
     labels : array-like of shape (n_classes,), default=None

@@ -2,11 +2,12 @@
 
 from ._beats import make_beats
 from ._epochs import make_epochs
+from ._qrs_integral import QRSIntegral
 from ._quality import QualityGate, QualityReport, check_ecg
 from ._signal import BandpassFilter, LeadScaler, LeadSelector
 from ._windows import make_windows
 
 __all__ = [
-    "BandpassFilter", "LeadScaler", "LeadSelector", "QualityGate", "QualityReport", "check_ecg", "make_beats", "make_epochs",
-    "make_windows",
+    "BandpassFilter", "LeadScaler", "LeadSelector", "QRSIntegral", "QualityGate", "QualityReport", "check_ecg",
+    "make_beats", "make_epochs", "make_windows",
 ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import t as student
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_ind, ttest_rel
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -253,6 +253,33 @@ def test_compare_is_the_paired_t_test_where_that_holds(shift):
         assert math.log(row["p_value"]) == pytest.approx(math.log(expected.pvalue), rel=0.15, abs=0.05)
 
 
+def test_compare_with_another_fraction_of_the_reference():
+    curve = noisy_study(1, n_patients=60)
+    values = resampled_values(curve, n_resamples=400)
+    rows = compare(curve, "a", "b", reference_fraction=0.1, n_resamples=400)
+    for row, of_arm in zip(rows, values[0], strict=True):
+        own, *drawn = of_arm - values[1, 0]
+        assert row["difference"] == own
+        assert (row["low"] + row["high"]) / 2 == pytest.approx(own)
+        error = np.std(drawn, ddof=1)
+        assert (row["high"] - row["low"]) / 2 >= 1.9 * error
+    same_fraction = compare(curve, "a", "b", n_resamples=400)[0]
+    assert rows[0] == same_fraction | {"p_holm": rows[0]["p_holm"], "claim": rows[0]["claim"]}
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_across_fractions_it_is_welchs_test_where_that_holds(shift):
+    """Repeats of different budgets are no pairs; their numbers may differ."""
+    rng = np.random.default_rng(3)
+    own = {(arm, fraction): rng.normal(size=6) + shift * (arm == "a") for arm in "ab" for fraction in (0.5, 1.0)}
+    curve = constant_study(lambda arm, fraction, repeat: own[arm, fraction][repeat], (0.5, 1.0), repeats=6)
+    expected = ttest_ind(own["a", 0.5], own["b", 1.0], equal_var=False)
+    row = compare(curve, "a", "b", reference_fraction=1.0, n_resamples=4000)[0]
+    low, high = expected.confidence_interval()
+    assert row["difference"] == pytest.approx((low + high) / 2)
+    assert row["high"] - row["low"] == pytest.approx(high - low, rel=0.1)
+
+
 def test_claims_and_non_inferiority():
     rng = np.random.default_rng(0)
     groups = np.arange(200)
@@ -430,6 +457,7 @@ def test_ends_of_the_interval_can_be_open():
     (lambda c: compare(c, "a", "z"), "There is no arm 'z'; the study has 'a', 'b'"),
     (lambda c: compare(c, "a", "b", margin=-0.1), "margin is -0.1"),
     (lambda c: compare(c, "a", "b", confidence_level=0), "confidence_level"),
+    (lambda c: compare(c, "a", "b", reference_fraction=0.7), "reference_fraction=0.7 is none of the study's"),
     (lambda c: label_saving(c, "z", "a"), "There is no arm 'z'"),
     (lambda c: label_saving(c, "a", "b", confidence_level=1), "confidence_level"),
 ])
