@@ -1,6 +1,6 @@
 """Where did a ventricular beat begin? Segment and place in mm, at shares of the labelled patients, on simulated beats.
 
-    python benchmarks/vt_origins.py [--cache FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/vt_origins.py [--cache FOLDER]
 
 Ventricles are paced at known sites (``make_vt_beats``); everything is split by anatomy. Arms, on the same nested budgets of
 labelled anatomies: areas of the first 120 ms of QRS and a linear model; ResNet1d and a transformer from scratch; the
@@ -174,10 +174,10 @@ def main():
     parser.add_argument("--sites", type=int, default=20, help="per anatomy")
     parser.add_argument("--scar", type=float, default=0.3, help="share of the anatomies that have a scar")
     parser.add_argument("--epochs", type=int, default=50, help="of pretraining")
-    parser.add_argument("--labelled-epochs", type=int, default=10)
+    parser.add_argument("--labelled-epochs", type=int, default=8)
     parser.add_argument("--updates", type=int, default=150, help="with labels, at least")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.05, 0.1, 0.3, 1.0])
-    parser.add_argument("--repeats", type=int, nargs="+", default=[4, 4, 3, 2], help="one number, or one per fraction")
+    parser.add_argument("--repeats", type=int, nargs="+", default=[3, 3, 2, 2], help="one number, or one per fraction")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--cache", type=Path, default=None, help="folder for finished runs")
     parser.add_argument("--n-jobs", type=int, default=1)

@@ -99,9 +99,10 @@ class Anatomy:
         start, near = np.nonzero(np.linalg.norm(inner_half - begin[:, None], axis=2) < _REACH)
         to_near = self._travel(points[near] - begin[start], fibres[near], near < N_ROWS * N_COLUMNS) * slowness[near]
         # each site is a node of its own that paths can only leave
+        ends = np.concatenate([first, second, _N_NODES + start]), np.concatenate([second, first, near])
         graph = csr_array((
             np.maximum(np.concatenate([times, times, to_near]), 1e-6),
-            (np.concatenate([first, second, _N_NODES + start]), np.concatenate([second, first, near])),
+            tuple(nodes.astype(np.int32) for nodes in ends),  # of 64 bits, scipy 1.11 does not take them
         ), shape=(_N_NODES + len(sites),) * 2)
         return dijkstra(graph, indices=_N_NODES + np.arange(len(sites)))[:, :_N_NODES]
 
