@@ -31,11 +31,11 @@ for angles, low, high in ((range(0, 360, 60), 0.4, 1.0), (range(45, 360, 90), 0.
 for number in range(1, 18):
     here = segment == number
     x, y = (distance * f(turn) for f in (np.cos, np.sin))
-    middle = (0, 0) if number == 17 else (np.arctan2(y[here].mean(), x[here].mean()), np.median(distance[here]))
+    middle = (0, 0) if number == 17 else (np.arctan2(y[here].mean(), x[here].mean()) + 0.22, np.median(distance[here]))
     ax.text(*middle, number, horizontalalignment="center", verticalalignment="center", fontsize=9, weight="bold", zorder=5,
             bbox={"boxstyle": "circle,pad=0.15", "color": "white", "alpha": 0.8})
 for name, row in rows.items():
-    ax.plot(turn[row], distance[row], "o", color=colours[name], markersize=10, zorder=4)
+    ax.plot(turn[row], distance[row], "o", color=colours[name], markersize=7, zorder=6)
 ax.set(rmax=1.0, yticks=[], xticks=np.radians(list(walls.values())), xticklabels=walls)
 ax.tick_params(pad=4)
 ax.grid(False)
