@@ -11,8 +11,9 @@ run = $(VENV)/bin/python
 demo: $(ready)
 	$(run) benchmarks/main_job.py --output demo $(if $(RECORDS),--records "$(RECORDS)")
 
+# a process per core; tests/conftest.py gives each one thread
 test: $(ready) lint
-	$(run) -m pytest
+	$(run) -m pytest -n logical
 
 lint: $(ready)
 	$(run) -m ruff check .
