@@ -149,7 +149,8 @@ def classifier(arm, settings):
         from skecg.recipes import joint_spatiotemporal
 
         embedder = joint_spatiotemporal(size="small", fs=FS, max_epochs=settings["pretraining_epochs"])
-        network = ECGClassifier(embedder, LinearHead(dropout=0.3), **training)
+        training["learning_rate"] = 5e-4
+        network = ECGClassifier(embedder, head_epochs=5, lead_dropout=0.1, **training)
     return make_pipeline(BandpassFilter(0.5, 40.0, fs=FS), LeadScaler(), network)
 
 
@@ -307,20 +308,29 @@ def main():
     if args.records:
         results["real"] = real(args, settings)
     write_json(args.out, results)
-    show(results)
+    args.out.with_suffix(".md").write_text(table(results))
+    print(table(results))
 
 
-def show(results):
-    """The main figures as text."""
-    for arm in results["settings"]["arms"]:
-        tables = {f"simulated, {scheme}": metrics for scheme, metrics in results["simulated"][arm].items()}
-        if "real" in results:
-            tables["real, fold 9"] = results["real"][arm]
-        for title, metrics in tables.items():
-            print(f"\n{title}, {arm}")
-            for metric, found in metrics.items():
-                if isinstance(found, dict) and "interval" in found:
-                    print(f"  {metric:20} {found['value']:+.3f} [{found['interval'][0]:+.3f}, {found['interval'][1]:+.3f}]")
+def table(results):
+    """The main figures as Markdown."""
+    metrics = {
+        "cinc_score": "challenge score", "cinc_score_at_0.5": "challenge score, thresholds of 0.5",
+        "macro_roc_auc": "macro AUROC", "macro_f1": "macro F1", "exact_match": "exact match",
+    }
+    lines = [f"| test, arm | {' | '.join(metrics.values())} |", "|---|" + "---|" * len(metrics)]
+    rows = {
+        f"simulated, {scheme}, {arm}": found
+        for scheme in ("patients of all sources mixed", "one source left out", "left out minus mixed")
+        for arm in results["settings"]["arms"] for found in [results["simulated"][arm][scheme]]
+    }
+    if "real" in results:
+        rows |= {f"PTB-XL, fold 9, {arm}": results["real"][arm] for arm in results["settings"]["arms"]}
+    for title, found in rows.items():
+        cells = [f"{found[name]['value']:.3f} [{found[name]['interval'][0]:.3f}, {found[name]['interval'][1]:.3f}]"
+                 for name in metrics]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
