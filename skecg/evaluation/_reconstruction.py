@@ -1,10 +1,15 @@
 """The plot of what a masked pretraining task hid and what was predicted there."""
 
+from numbers import Real
+
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .._embedder import ECGSelfSupervisedEmbedder
 from .._training import Signals, crop_starts, draw_seed, resolve_device
 from .._validation import validate_ecg
 
@@ -17,12 +22,14 @@ class ReconstructionDisplay:
     Parameters
     ----------
     signal : ndarray of shape (n_samples, n_leads, n_times)
-        In the unit of the embedder's X.
+        As the embedder takes them.
     hidden : ndarray of shape (n_samples, n_leads, n_times)
         True where the network could not see the signal.
     reconstruction : ndarray of shape (n_samples, n_leads, n_times)
-        What was predicted, in the unit of X; means something where ``hidden`` only.
+        What was predicted, in the unit of ``signal``; means something where ``hidden`` only.
     lead_names : sequence of str
+    unit : str, default="mV"
+        Of the signals.
 
     Attributes
     ----------
@@ -44,23 +51,27 @@ class ReconstructionDisplay:
     >>> display.plot(fs=100).figure_.savefig("reconstruction.png")                          # doctest: +SKIP
     """
 
-    def __init__(self, signal, hidden, reconstruction, lead_names):
+    def __init__(self, signal, hidden, reconstruction, lead_names, unit="mV"):
         self.signal = signal
         self.hidden = hidden
         self.reconstruction = reconstruction
         self.lead_names = lead_names
+        self.unit = unit
 
     @classmethod
-    def from_estimator(cls, embedder, X, *, random_state=None):
-        """Hide parts of signals as in pretraining, with the leads in their order, and predict them.
+    def from_estimator(cls, estimator, X, *, unit=None, random_state=None):
+        """Hide parts of signals as at the end of pretraining, with the leads in their order, and predict them.
 
         Parameters
         ----------
-        embedder : ECGSelfSupervisedEmbedder
-            Fitted with ``warm_start=True`` (which keeps the objective's module) and a
-            :class:`~skecg.objectives.MaskedReconstruction`.
+        estimator : ECGSelfSupervisedEmbedder or Pipeline
+            Embedder that was fitted with ``warm_start=True`` (which keeps the objective's module) and a
+            :class:`~skecg.objectives.MaskedReconstruction`; or a Pipeline that ends in one, whose earlier steps are applied.
         X : array-like of shape (n_samples, n_leads, n_times) or (n_samples, n_times)
-            As in the embedder's ``fit``. With ``crop_size``, the pieces that cover a window are treated one by one.
+            As in ``fit``. With ``crop_size``, the pieces that cover a window are treated one by one.
+        unit : str, default=None
+            Unit of the signals that reach the embedder. None: "mV", and "units" after other steps, such as a
+            :class:`~skecg.preprocessing.LeadScaler`.
         random_state : int, RandomState or None, default=None
             Of what is hidden.
 
@@ -73,6 +84,15 @@ class ReconstructionDisplay:
         ValueError
             The embedder has no module that reconstructs.
         """
+        embedder, steps = estimator, None
+        if isinstance(estimator, Pipeline):
+            embedder, steps = estimator[-1], estimator[:-1] if len(estimator) > 1 else None
+        if isinstance(embedder, FrozenEstimator):
+            embedder = embedder.estimator
+        if not isinstance(embedder, ECGSelfSupervisedEmbedder):
+            raise TypeError(
+                f"Got a {type(embedder).__name__}; expected an ECGSelfSupervisedEmbedder, or a Pipeline that ends in one."
+            )
         check_is_fitted(embedder)
         module = getattr(embedder, "pretrainer_", None)
         if module is None:
@@ -85,6 +105,7 @@ class ReconstructionDisplay:
                 "mask_ratio above 0."
             )
         encoder = embedder.encoder_
+        X = X if steps is None else steps.transform(X)
         X = validate_ecg(embedder, X, reset=False, any_length=encoder.any_length)
         n_times = X.shape[-1]
         size = embedder.crop_size or n_times
@@ -96,16 +117,17 @@ class ReconstructionDisplay:
         for start in crop_starts(n_times, size):
             piece = np.s_[..., start:start + size]
             batch = Signals(X[piece], encoder).batch(np.arange(len(X))).to(device)
-            batch.generator = generator
+            batch.generator, batch.step, batch.n_steps = generator, 1, 2  # the last update, for schedules
             with torch.inference_mode():
                 parts = [part.cpu().numpy() for part in module.reconstruct(batch)]
             signal[piece], hidden[piece], reconstruction[piece] = parts
         missing = np.isnan(np.asarray(X).reshape(signal.shape)[:, :, 0])
         signal[missing] = reconstruction[missing] = np.nan
         hidden[missing] = False
-        return cls(signal, hidden, reconstruction, embedder.lead_names_in_)
+        unit = unit or ("mV" if steps is None else "units")
+        return cls(signal, hidden, reconstruction, embedder.lead_names_in_, unit)
 
-    def plot(self, sample=0, *, fs, gain=10.0, speed=25.0, row_height=22.0, ax=None):
+    def plot(self, sample=0, *, fs, gain=None, speed=25.0, row_height=22.0, ax=None):
         """Draw one sample, all leads below each other, in the scale of paper; needs ``pip install skecg[plot]``.
 
         Black is what the network saw, grey what was hidden, red what it predicted there.
@@ -116,25 +138,37 @@ class ReconstructionDisplay:
             Which one.
         fs : float
             Sampling rate in Hz.
-        gain : float, default=10.0
-            Millimetres of paper per unit of X (per millivolt).
+        gain : float, default=None
+            Millimetres of paper per unit. None: 10 for "mV", else a round number that makes signals as high as a row.
         speed : float, default=25.0
             Millimetres of paper per second.
         row_height : float, default=22.0
             Millimetres of paper between two leads.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw, in millimetres of paper. None: a new figure of the right size.
+            Where to draw, in millimetres of paper, which it should have room for. None: a new figure of the right size.
 
         Returns
         -------
         self : ReconstructionDisplay
+
+        Raises
+        ------
+        ValueError
+            A scale that is not positive, or a sample that there is not.
         """
+        for name, value in {"fs": fs, "gain": 1 if gain is None else gain, "speed": speed, "row_height": row_height}.items():
+            if not isinstance(value, Real) or not value > 0:
+                raise ValueError(f"{name} is {value!r}; expected a positive number.")
+        if not -len(self.signal) <= sample < len(self.signal):
+            raise ValueError(f"sample is {sample!r}, but there are {len(self.signal)} samples.")
         try:
             import matplotlib.pyplot as plt
         except ImportError as error:
             raise ImportError("ReconstructionDisplay.plot needs matplotlib: pip install 'skecg[plot]'.") from error
         signal, hidden, reconstruction = (part[sample] for part in (self.signal, self.hidden, self.reconstruction))
         n_leads, n_times = signal.shape
+        if gain is None:
+            gain = 10.0 if self.unit == "mV" else _gain(signal, row_height)
         x = np.arange(n_times) / fs * speed
         left, right, top, height = -14.0, np.ceil(x[-1] / 5) * 5, 12.0, n_leads * row_height
         if ax is None:
@@ -164,7 +198,16 @@ class ReconstructionDisplay:
                 else:
                     ax.plot(x[piece], trace[piece], color="black", linewidth=0.7)
         ax.axis("off")
-        ax.text(0, top - 5, "black: seen    grey: hidden    red: predicted", fontsize=9)
-        ax.text(right - 1, top - 5, f"{speed:g} mm/s, {gain:g} mm/mV", fontsize=8, horizontalalignment="right")
+        ax.text(0, top - 5, "black: seen    grey: hidden    red: predicted", fontsize=8)
+        ax.text(0, top - 9.5, f"{speed:g} mm/s, {gain:g} mm/{self.unit.removesuffix('s')}", fontsize=8)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _gain(signal, row_height):
+    """Millimetres per unit: the largest round number with which nearly all of the signals fits into its row."""
+    deviations = np.abs(signal - np.median(signal, axis=1, keepdims=True))
+    reach = np.nanquantile(deviations, 0.999)
+    room = 0.8 * row_height / reach if reach > 0 else 10.0
+    power = 10.0 ** np.floor(np.log10(room))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= room))

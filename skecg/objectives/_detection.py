@@ -78,14 +78,18 @@ class SpatioTemporalModule(nn.Module):
         if order is not None:
             if found.prediction is not None:
                 terms["reconstruction"] = loss
-            scored = take_leads(varying_leads(batch.x), order)[:, found.places] & shuffled[:, None]
-            lead_loss, lead_terms = self._lead_terms(found.logits, order[:, found.places], scored)
-            loss = loss + lead_loss
+            varying = take_leads(varying_leads(batch.x), order)[:, found.places]  # (B, K)
+            scored = varying & shuffled[:, None]
+            surprise, lead_terms = self._lead_terms(found.logits, order[:, found.places], scored)
+            # over the number of leads to be expected, so that the mean over batches is right where few are shuffled
+            share = 1.0 if "order" in batch.given else self.settings.lead_shuffle
+            scale = self.settings.lead_loss_weight / math.log(self.encoder.n_leads)
+            loss = loss + scale * surprise / (share * varying.sum()).clamp(min=1e-6)
             terms |= lead_terms
             if loss.requires_grad:
                 terms |= found.gradients
-        if isinstance(self.settings.mask_ratio, tuple):
-            terms["mask_ratio"] = torch.tensor(self._mask_ratio(batch))
+        if self._scheduled:
+            terms["mask_ratio"] = torch.tensor(self._mask_ratio(batch), dtype=torch.float64)
         return {"loss": loss, **terms}
 
     def detect(self, batch, order):
@@ -108,17 +112,16 @@ class SpatioTemporalModule(nn.Module):
         return batch.x, hidden, prediction * network.scale + network.center
 
     def _lead_terms(self, logits, lead, scored):
-        """Weighted loss of naming ``lead`` (B, K) where ``scored``, and what is reported of it."""
+        """Sum of the cross-entropies of naming ``lead`` (B, K) where ``scored``, and what is reported; NaN if nothing is."""
         logits, lead = logits.float()[scored], lead[scored]  # (n, L), (n,)
-        cross_entropy = F.cross_entropy(logits, lead, reduction="sum") / max(1, len(lead))
-        terms = {}
-        if len(lead):
-            right = (logits.argmax(dim=1) == lead).float()
-            terms = {"lead_cross_entropy": cross_entropy, "lead_accuracy": right.mean()}
+        cross_entropy = F.cross_entropy(logits, lead, reduction="sum")
+        right = (logits.argmax(dim=1) == lead).float()
+        terms = {"lead_cross_entropy": cross_entropy / len(lead) if len(lead) else logits.new_tensor(math.nan),
+                 "lead_accuracy": right.mean()}
+        if self.chest_leads:
             chest = torch.isin(lead, torch.tensor(self.chest_leads, device=lead.device))
-            if chest.any():
-                terms["chest_lead_accuracy"] = right[chest].mean()
-        return self.settings.lead_loss_weight * cross_entropy / math.log(self.encoder.n_leads), terms
+            terms["chest_lead_accuracy"] = right[chest].mean()
+        return cross_entropy, terms
 
     def draw_order(self, batch):
         """The order of the leads and which samples are shuffled, or None and None."""
@@ -152,11 +155,14 @@ class SpatioTemporalModule(nn.Module):
         original = order is not None and self.settings.reconstruction_order == "original"
         return take_leads(x, order.argsort(dim=1)) if original else x
 
+    @property
+    def _scheduled(self):
+        return isinstance(self.settings.mask_ratio, (tuple, list))
+
     def _mask_ratio(self, batch):
-        ratio = self.settings.mask_ratio
-        if not isinstance(ratio, tuple):
-            return ratio
-        first, last = ratio
+        if not self._scheduled:
+            return self.settings.mask_ratio
+        first, last = self.settings.mask_ratio
         return first + (last - first) * batch.step / max(1, batch.n_steps - 1)
 
     def refuse_symmetry(self, n_times):

@@ -23,13 +23,15 @@ class MaskedReconstruction(Objective):
     happens, and one linear classifier, shared by all places, predicts which lead stands in each. The loss is the
     cross-entropy over the shuffled windows, divided by the logarithm of the number of leads.
 
-    Both losses start near 1 and are added. Missing leads, flat leads and padding are left out of both.
+    Both losses start near 1 and are added. Missing leads, flat leads and padding are left out of both. The second is a sum
+    over the leads of shuffled windows, divided by the number to be expected: 0 in a batch without shuffled windows.
 
     Parameters
     ----------
     mask_ratio : float or tuple of two floats, default=0.5
-        Share of the time patches to hide. A tuple is a schedule: from the first to the second value, linearly over the
-        training. 0 hides nothing: spatial detection alone.
+        Share of the time patches to hide, rounded to whole patches: one at least is hidden, and one seen. A tuple is a
+        schedule: from the first to the second value, linearly over the updates of a ``fit`` (or of a call of
+        ``partial_fit``). 0 hides nothing: spatial detection alone.
     patch_size : int, default=None
         Samples that are hidden together (signal encoders only; an encoder of patches hides its own). None cuts a window
         into about 40 patches.
@@ -65,10 +67,11 @@ class MaskedReconstruction(Objective):
       only (where nothing is shuffled, a lead's number can be read off its place);
     * encoder, decoder, and every parameter of the optimisation.
 
-    ``history_`` of the embedder then holds ``reconstruction`` and ``lead_cross_entropy`` (natural logarithm; chance is the
-    logarithm of the number of leads), ``lead_accuracy`` (chance is one over the number of leads),
+    ``history_`` of the embedder then holds ``reconstruction`` (unless ``mask_ratio`` is 0), ``lead_cross_entropy`` (natural
+    logarithm; chance is the logarithm of the number of leads), ``lead_accuracy`` (chance is one over the number of leads),
     ``chest_lead_accuracy`` over V1 to V6 where ``lead_names`` has them, and ``reconstruction_gradient`` and
-    ``lead_gradient``, the norms of both terms' gradients at the encoder's output.
+    ``lead_gradient``, the norms of both terms' gradients at the encoder's output. What an epoch without shuffled windows
+    says nothing about is NaN. A schedule adds ``mask_ratio``. Without ``lead_shuffle`` there is ``loss`` alone.
 
     Six of the twelve leads are sums of others, so that linear algebra alone names 7 of 12 leads: judge spatial detection
     by ``chest_lead_accuracy``. Recognising exchanged leads is not recognising exchanged electrodes, which also invert
@@ -107,7 +110,7 @@ class MaskedReconstruction(Objective):
     requires = ("patches", "signal")
 
     _parameter_constraints = {
-        "mask_ratio": [Interval(Real, 0, 1, closed="left"), tuple],
+        "mask_ratio": [Interval(Real, 0, 1, closed="left"), tuple, list],
         "patch_size": [Interval(Integral, 1, None, closed="left"), None],
         "mask_per_lead": ["boolean"],
         "lead_shuffle": [Interval(Real, 0, 1, closed="both")],
@@ -138,10 +141,12 @@ class MaskedReconstruction(Objective):
     def build(self, network):
         self._validate_params()
         ratio = self.mask_ratio
-        if isinstance(ratio, tuple) and (len(ratio) != 2 or not all(isinstance(r, Real) and 0 < r < 1 for r in ratio)):
+        if isinstance(ratio, (tuple, list)) and (
+            len(ratio) != 2 or not all(isinstance(r, Real) and 0 < r < 1 for r in ratio)
+        ):
             raise ValueError(
-                f"mask_ratio={ratio!r} is no schedule; expected a number, or a tuple of the first and the last value, both "
-                "between 0 and 1, such as (0.3, 0.8)."
+                f"mask_ratio={ratio!r} is no schedule; expected a number, or a pair of the first and the last value, both "
+                "above 0 and below 1, such as (0.3, 0.8)."
             )
         if ratio == 0 and not self.lead_shuffle:
             raise ValueError(

@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
 
 from skecg import ECGSelfSupervisedEmbedder
 from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.evaluation import ReconstructionDisplay
 from skecg.objectives import Batch, MaskedReconstruction, Objective
+from skecg.preprocessing import LeadScaler
 
 LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 ENCODERS = {"patches": PatchTransformer(10, 16, 1), "resnet": ResNet1d(8, (1,))}
@@ -52,6 +56,42 @@ def test_predictions_are_in_the_unit_of_X_and_give_the_loss(X, encoder):
             loss = embedder.pretrainer_(batch)["loss"].item()
         error = np.square(display.signal - display.reconstruction)[display.hidden].mean()
         np.testing.assert_allclose(error / embedder.encoder_.scale_**2, loss, rtol=1e-3)
+
+
+def test_a_schedule_is_shown_at_its_end(X):
+    embedder = fitted(X, objective=MaskedReconstruction((0.2, 0.8)), max_epochs=2)
+    assert ReconstructionDisplay.from_estimator(embedder, X, random_state=0).hidden.mean() == 0.8
+
+
+def test_steps_before_the_embedder_are_applied_and_change_the_unit(X):
+    pipe = make_pipeline(LeadScaler("record"), clone(fitted(X))).fit(X)
+    display = ReconstructionDisplay.from_estimator(pipe, X[:2], random_state=0)
+    np.testing.assert_array_equal(display.signal, LeadScaler("record").fit_transform(X[:2]))
+    assert display.unit == "units"
+    texts = {text.get_text() for text in display.plot(fs=100).ax_.texts}
+    gain = next(float(text.split()[2]) for text in texts if text.startswith("25 mm/s"))
+    assert "25 mm/s, 10 mm/mV" not in texts and any(text.endswith("mm/unit") for text in texts)
+    reach = np.quantile(np.abs(display.signal[0] - np.median(display.signal[0], axis=1, keepdims=True)), 0.999)
+    assert 0.3 * 22 < gain * reach <= 0.8 * 22
+    alone = ReconstructionDisplay.from_estimator(make_pipeline(FrozenEstimator(fitted(X))), X[:2], random_state=0)
+    assert alone.unit == "mV"
+    assert "25 mm/s, 10 mm/mV" in {text.get_text() for text in alone.plot(fs=100).ax_.texts}
+    assert ReconstructionDisplay.from_estimator(fitted(X), X[:1], unit="µV").unit == "µV"
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"fs": 0}, "fs is 0; expected a positive number"), ({"fs": "100"}, "fs is '100'"), ({"gain": 0}, "gain is 0"),
+    ({"sample": 3}, "sample is 3, but there are 2 samples"),
+])
+def test_bad_scales_are_refused(X, options, message):
+    display = ReconstructionDisplay.from_estimator(fitted(X), X[:2], random_state=0)
+    with pytest.raises(ValueError, match=message):
+        display.plot(**{"fs": 100, **options})
+
+
+def test_what_is_no_embedder_is_refused(X):
+    with pytest.raises(TypeError, match="Got a LeadScaler; expected an ECGSelfSupervisedEmbedder"):
+        ReconstructionDisplay.from_estimator(LeadScaler().fit(X), X)
 
 
 def test_missing_leads_stay_missing(X):

@@ -1,4 +1,4 @@
-"""Spatial detection, masks per lead and schedules of MaskedReconstruction; tests/objectives/test_reconstruction.py has the rest."""
+"""Spatial detection, masks per lead and schedules of MaskedReconstruction; test_reconstruction.py has the rest."""
 
 import math
 import pickle
@@ -451,6 +451,56 @@ def test_training_goes_on_after_a_pickle():
     assert torch.equal(
         torch.from_numpy(copy.fit(X).transform(X)), torch.from_numpy(embedder.fit(X).transform(X)))
     assert len(copy.history_) == 2
+
+
+def test_history_has_the_same_terms_in_every_epoch():
+    """Also where no window of an epoch was shuffled; the mean of the loss is that of its terms all the same."""
+    X = signals(16)
+    for batch_size in (1, 16):
+        embedder = ECGSelfSupervisedEmbedder(
+            ENCODERS["patches"], MaskedReconstruction(0, lead_shuffle=0.04), max_epochs=30, batch_size=batch_size,
+            learning_rate=1e-9, random_state=0).fit(X)
+        assert len({tuple(row) for row in embedder.history_}) == 1
+        empty = [row for row in embedder.history_ if np.isnan(row["lead_accuracy"])]
+        assert 0 < len(empty) < 30
+        assert all(row["loss"] == 0 and np.isnan(row["lead_cross_entropy"]) for row in empty)
+        # 0.04 * 16 windows are expected in each epoch, and untrained the loss is 1
+        assert np.mean([row["loss"] for row in embedder.history_]) == pytest.approx(1, abs=0.5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_the_loss_is_the_sum_of_its_terms_on_average(batch_size):
+    encoder, module = build("resnet", lead_shuffle=0.5)
+    X, rows = signals(8), []
+    with torch.no_grad():
+        for seed in range(300):
+            terms = module(make_batch(encoder, X[:batch_size], seed=seed))
+            rows.append([terms["loss"] - terms["reconstruction"], terms["lead_cross_entropy"]])
+    loss, cross_entropy = np.array(rows, dtype=float).T
+    assert loss.mean() == pytest.approx(np.nanmean(cross_entropy) / math.log(N_LEADS), rel=0.12)
+
+
+def test_flat_leads_do_not_change_the_scale_of_the_loss():
+    X = signals(32, n_leads=12)
+    zeros = X.copy()
+    zeros[:, 4:] = 0
+    missing = X.copy()
+    missing[:, 4:] = np.nan
+    scales = [PatchTransformer(PATCH).fit(x).scale_ for x in (zeros, missing)]
+    assert scales[0] == scales[1] == pytest.approx(X[:, :4].std(), rel=1e-5)
+    encoder, module = build("patches", zeros, lead_shuffle=0.5)
+    with torch.no_grad():
+        module.predict.weight.zero_()
+        module.predict.bias.zero_()
+    assert 0.8 < module(make_batch(encoder, zeros))["reconstruction"].item() < 1.2
+
+
+def test_signals_from_which_nothing_can_be_learned_are_told():
+    flat = np.full((6, 4, N_TIMES), 1e6, dtype=np.float32)
+    with pytest.warns(UserWarning, match="No lead of X changes over time"):
+        embedder = ECGSelfSupervisedEmbedder(ENCODERS["patches"], max_epochs=1, random_state=0).fit(flat)
+    assert embedder.encoder_.center_ == 1e6
+    assert np.isfinite(embedder.transform(flat)).all()
 
 
 def test_bfloat16_agrees():
