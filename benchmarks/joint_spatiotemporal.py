@@ -177,9 +177,6 @@ def draw_reconstruction(X, groups, path, seed, epochs=300):
 
 def results(curve):
     """Values, paired differences, claims and saved labels."""
-    def differences(arm, reference, **options):
-        return [{"arm": arm, "reference": reference, **row} for row in compare(curve, arm, reference, **options)]
-
     pairs = [
         ("temporal", "scratch"), ("spatial", "scratch"), ("joint", "scratch"), ("joint", "temporal"), ("joint", "spatial"),
         ("joint, probe", "temporal, probe"), ("joint, probe", "spatial, probe"), ("joint, probe", f"{CONTROL}, probe"),
@@ -192,11 +189,11 @@ def results(curve):
     ]
     return {
         "summary": summary(curve),
-        "differences": [row for pair in pairs for row in differences(*pair)],
+        "differences": [row for pair in pairs for row in compare(curve, *pair)],
         # the paper's first claim: with 60 % of the labels as good as the supervised network with all
         "against_all_labels": [
             row for pair in (("joint", "scratch"), ("ResNet1d joint", "ResNet1d scratch"))
-            for row in differences(*pair, reference_fraction=1.0)],
+            for row in compare(curve, *pair, reference_fraction=1.0)],
         "label_saving": [
             found.to_dict() | {"text": str(found)} for found in (label_saving(curve, *pair) for pair in savings)],
     }

@@ -115,8 +115,7 @@ def study(task, beats, unlabelled, args):
             metric: {
                 "summary": summary(curve, metric),
                 "differences": [
-                    {"arm": arm, "reference": reference, **row}
-                    for arm in (PROBED, FINE_TUNED) for reference in (RANDOM, SCRATCH, CONVOLUTIONAL, BASELINE)
+                    row for arm in (PROBED, FINE_TUNED) for reference in (RANDOM, SCRATCH, CONVOLUTIONAL, BASELINE)
                     for row in compare(curve, arm, reference, metric, margin=TASKS[task]["margin"])
                 ],
                 "label_saving": [

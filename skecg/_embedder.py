@@ -26,8 +26,12 @@ from ._training import (
 )
 from ._validation import check_lead_names, validate_ecg
 from .encoders import Encoder, PatchTransformer
-from .objectives import MaskedReconstruction, Objective
+from .objectives import MaskedLanguageModeling, MaskedReconstruction, Objective, Wav2Vec2CMSC
 
+# by the tokens of the encoder
+DEFAULT_OBJECTIVES = {
+    "patches": MaskedReconstruction, "signal": MaskedReconstruction, "latents": Wav2Vec2CMSC, "ids": MaskedLanguageModeling,
+}
 TRAINING_CONSTRAINTS = {
     "max_epochs": [Interval(Integral, 0, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -57,7 +61,9 @@ class ECGSelfSupervisedEmbedder(
     encoder : Encoder, default=None
         Parameters of the network that is kept. None: :class:`~skecg.encoders.PatchTransformer`.
     objective : Objective, default=None
-        The pretraining task. None: :class:`~skecg.objectives.MaskedReconstruction`.
+        The pretraining task. None: :class:`~skecg.objectives.MaskedReconstruction`, or
+        :class:`~skecg.objectives.Wav2Vec2CMSC` for :class:`~skecg.encoders.ConvTransformer`, or
+        :class:`~skecg.objectives.MaskedLanguageModeling` for :class:`~skecg.encoders.TokenTransformer`.
     lead_names : sequence of str, default=None
         Names of X's leads, in order. None: the 12 standard leads where X has 12, else ``"lead0"``, ``"lead1"``, ...
     output : {"embedding", "tokens"}, default="embedding"
@@ -75,7 +81,9 @@ class ECGSelfSupervisedEmbedder(
     weight_decay : float, default=0.05
         Decoupled weight decay of matrices; vectors (biases, gains) are not decayed.
     warmup : float, default=0.1
-        Share of the updates in which the learning rate rises linearly, before it falls to zero as a cosine.
+        Share of the updates in which the learning rate rises linearly.
+    schedule : {"cosine", "constant"}, default="cosine"
+        After that, the learning rate falls to zero as a cosine, or stays.
     gradient_clip : float, default=1.0
         Largest norm of the gradient. None: not clipped.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -153,6 +161,7 @@ class ECGSelfSupervisedEmbedder(
         "lead_names": ["array-like", None],
         "output": [StrOptions({"embedding", "tokens"})],
         "crop_size": [Interval(Integral, 2, None, closed="left"), None],
+        "schedule": [StrOptions({"cosine", "constant"})],
         "cache": [str, HasMethods(["cache"]), None],
         "checkpoint_dir": [str, HasMethods(["__fspath__"]), None],
         "warm_start": ["boolean"],
@@ -161,9 +170,9 @@ class ECGSelfSupervisedEmbedder(
 
     def __init__(
         self, encoder=None, objective=None, *, lead_names=None, output="embedding", crop_size=None, max_epochs=100,
-        batch_size=64, learning_rate=1e-3, weight_decay=0.05, warmup=0.1, gradient_clip=1.0, precision="auto",
-        device="auto", cache=None, checkpoint_dir=None, warm_start=False, callbacks=None, deterministic=False, verbose=0,
-        random_state=None,
+        batch_size=64, learning_rate=1e-3, weight_decay=0.05, warmup=0.1, schedule="cosine", gradient_clip=1.0,
+        precision="auto", device="auto", cache=None, checkpoint_dir=None, warm_start=False, callbacks=None,
+        deterministic=False, verbose=0, random_state=None,
     ):
         self.encoder = encoder
         self.objective = objective
@@ -175,6 +184,7 @@ class ECGSelfSupervisedEmbedder(
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup = warmup
+        self.schedule = schedule
         self.gradient_clip = gradient_clip
         self.precision = precision
         self.device = device
@@ -213,7 +223,9 @@ class ECGSelfSupervisedEmbedder(
         self._validate_params()
         resume = self.warm_start and hasattr(self, "pretrainer_")
         X, group = self._check_inputs(X, groups, reset=not resume)
-        self._pretrain(X, group, resume=resume, keep=self.warm_start, max_epochs=self.max_epochs)
+        self._pretrain(
+            X, group, resume=resume, keep=self.warm_start, max_epochs=self.max_epochs, schedule=self.schedule
+        )
         return self
 
     @with_callbacks
@@ -268,7 +280,7 @@ class ECGSelfSupervisedEmbedder(
         check_consistent_length(X, groups)
         return X, np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
-    def _pretrain(self, X, group, *, resume, keep, max_epochs, schedule="cosine", warmup=None):
+    def _pretrain(self, X, group, *, resume, keep, max_epochs, schedule, warmup=None):
         rng = check_random_state(self.random_state)
         seed = draw_seed(rng)
         if resume:
@@ -276,7 +288,10 @@ class ECGSelfSupervisedEmbedder(
             seed = (seed + len(self.history_)) % 2**31  # the next fit draws other batches and masks
         else:
             encoder = PatchTransformer() if self.encoder is None else clone(self.encoder)
-            objective = MaskedReconstruction() if self.objective is None else clone(self.objective)
+            if self.objective is None:
+                objective = DEFAULT_OBJECTIVES.get(getattr(encoder, "tokens", None), MaskedReconstruction)()
+            else:
+                objective = clone(self.objective)
             if isinstance(objective, Objective):
                 objective.check_encoder(encoder)
             encoder.fit(X if self.crop_size is None else self._central_crop(X))
@@ -400,7 +415,7 @@ def _embed(key, X, output, embedder):
     network = embedder.network_.to(device)
 
     def tokens(batch):
-        h, padding = network.encode_tokens(batch.x, batch.lead_valid)
+        h, padding = network.align(*network.encode_tokens(batch.x, batch.lead_valid))
         return h if padding is None else h.masked_fill(padding.unsqueeze(-1), float("nan"))
 
     def embedding(batch):

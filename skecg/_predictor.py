@@ -104,7 +104,8 @@ class NetworkPredictor(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if groups is not None:
             if len(np.unique(groups)) < 2:
                 raise ValueError(
-                    "early_stopping=True sets patients apart, but groups names a single one. Pass X_val and y_val."
+                    "early_stopping=True sets patients apart, but groups names a single one. Give several patients, or "
+                    "X_val and y_val where fit takes them."
                 )
             splitter = GroupShuffleSplit(1, test_size=self.validation_fraction, random_state=rng)
         else:
@@ -234,22 +235,26 @@ class SupervisedModule(nn.Module):
         return self
 
     def forward(self, batch):
-        return {"loss": self.loss(apply_head(self.network, self.head, batch).float(), batch.y)}
+        given = {"target": batch.y} if getattr(self.head, "takes_target", False) else {}
+        return {"loss": self.loss(apply_head(self.network, self.head, batch, **given).float(), batch.y)}
 
 
-def apply_head(network, head, batch):
-    """Outputs for a batch of signals, of vectors, or of sequences with NaN where a token is absent."""
+def apply_head(network, head, batch, **given):
+    """Outputs for a batch of signals, of vectors, or of sequences with NaN where a token is absent.
+
+    What is ``given`` goes to the head as it is.
+    """
     wants_tokens = head.input == "tokens"
     if network is not None:
         if wants_tokens:
-            return head(*network.encode_tokens(batch.x, batch.lead_valid))
-        return head(network(batch.x, batch.lead_valid))
+            return head(*network.encode_tokens(batch.x, batch.lead_valid), **given)
+        return head(network(batch.x, batch.lead_valid), **given)
     h = batch.x
     if h.ndim == 2:
-        return head(h.unsqueeze(1)) if wants_tokens else head(h)
+        return head(h.unsqueeze(1) if wants_tokens else h, **given)
     padding = torch.isnan(h[..., 0])  # (B, N)
     h = h.nan_to_num()
     if wants_tokens:
-        return head(h, padding)
+        return head(h, padding, **given)
     keep = (~padding).unsqueeze(-1).to(h.dtype)
-    return head((h * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1))
+    return head((h * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1), **given)

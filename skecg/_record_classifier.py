@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, get_tags
@@ -76,6 +76,12 @@ class RecordPredictions(NamedTuple):
             values = values.reshape(len(values), -1)
             columns |= {f"{title} {name}": column for name, column in zip(names, values.T, strict=True)}
         return pd.DataFrame(columns, index=pd.Index(self.names, name="record"))
+
+
+def _advice(estimator):
+    """What to do where an estimator does not give the scores that are wanted."""
+    classifier = "Take a classifier that has, or put it into CalibratedClassifierCV."
+    return "It is a regressor; take a classifier." if is_regressor(estimator) else classifier
 
 
 def _estimator_has(name):
@@ -217,7 +223,7 @@ class RecordClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         if not hasattr(self.estimator, "predict_proba") and not hasattr(self.estimator, "decision_function"):
             raise ValueError(
                 f"{self.estimator!r} has neither predict_proba nor decision_function: predictions of its windows cannot be "
-                "combined. Take a classifier that has, or put it into CalibratedClassifierCV."
+                f"combined. {_advice(self.estimator)}"
             )
         if self.step is not None and self.length is None:
             raise ValueError(f"step={self.step!r} without length: give both in seconds.")

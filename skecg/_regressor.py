@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import RegressorMixin
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_consistent_length
 from torch import nn
@@ -35,11 +35,12 @@ class NetworkRegressor(RegressorMixin, NetworkPredictor):
 
     def _encode_known_target(self, y):
         y = _as_values(y, "y_val")
-        if y.shape[1:] != self._sample_shape_out:
+        shape = (len(y), self._n_outputs())  # a column is as good as a vector
+        if y.size != np.prod(shape):
             raise ValueError(
-                f"y_val has samples of shape {y.shape[1:]}, but y has samples of shape {self._sample_shape_out}."
+                f"y_val has shape {y.shape}, but y has {shape[1]} value(s) per sample; expected {shape}."
             )
-        return y.reshape(len(y), -1)
+        return y.reshape(shape)
 
     def _learn_target(self, target):
         self.target_mean_ = target.mean(axis=0)
@@ -98,7 +99,19 @@ class RegressionLoss(nn.Module):
 
 
 def _as_values(y, name):
-    y = check_array(y, dtype=np.float64, ensure_2d=False, ensure_min_samples=0, input_name=name)
+    given = np.asarray(y)
+    if given.dtype.kind in "OSU" and any(isinstance(value, (str, bytes)) for value in given.flat):
+        raise ValueError(
+            f"{name} holds text; expected numbers. Numbers that were read as text are converted by {name}.astype(float)."
+        )
+    y = check_array(y, dtype=np.float64, ensure_2d=False, ensure_min_samples=0, ensure_all_finite=False, input_name=name)
     if y.ndim not in (1, 2) or y.shape[1:] == (0,):
         raise ValueError(f"{name} has shape {y.shape}; expected (n_samples,) or (n_samples, n_targets).")
+    missing = np.isnan(y).reshape(len(y), -1).any(axis=1)
+    if missing.any():
+        raise ValueError(
+            f"Input {name} contains NaN: {missing.sum()} of {len(y)} samples lack a value, first sample {missing.argmax()}. "
+            "Leave them out; ECGRegressor.fit(X, y, X_unlabeled=...) can pretrain on their signals."
+        )
+    assert_all_finite(y, input_name=name)
     return y

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d
 
-from ._record_classifier import _estimator_has, _groups_for
+from ._record_classifier import _advice, _estimator_has, _groups_for
 from .metrics import class_scores
 from .metrics._common import as_target, once
 from .metrics._table import METRICS, metric_named
@@ -44,7 +44,7 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
         stratified by label, patients apart; thresholds are tuned on the predictions of all folds, then the estimator is
         fitted once more on everything. A float between 0 and 1: that share of the samples, of patients of their own, is
         held out, and the estimator is fitted once, on the others, which is what networks can afford. None: 5 folds, or as
-        many as there are patients.
+        many as there are patients. Splits of your own that have a sample or a patient on both sides are refused.
     n_candidates : int, default=50
         Thresholds tried per label: those halfway between neighbouring probabilities, or, if these are more, a choice of
         them at quantiles of the probabilities of all samples, and of the samples that have the label.
@@ -84,7 +84,11 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
       the nearest to 0.5. A label that nothing is gained by, or that has few positives, gets no threshold of its own.
     - With folds, thresholds are tuned on probabilities of estimators that were trained on less data than the final one. If
       those are much less sure of themselves, hold out a part instead.
-    - A fold's estimator is told the groups wherever its ``fit`` takes them, as in :class:`~skecg.RecordClassifier`.
+    - ``cross_validate`` and its kind give ``groups`` to their splitter alone, and each sample is then a patient of its own
+      here. Pass ``groups=groups, params={"groups": groups}``; or, with metadata routing, ``set_fit_request(groups=True)``,
+      which is the only way in a search.
+    - The estimator is told the groups wherever its ``fit`` takes them, steps of a Pipeline included; with metadata routing,
+      only if it asks for them itself, as in :class:`~skecg.RecordClassifier`.
     - Tuning label by label finds a maximum that no change of a single threshold improves, not the best of all combinations.
 
     References
@@ -142,7 +146,8 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
         groups : array-like of shape (n_samples,), default=None
             Patient of each sample. None: each sample is a patient of its own.
         X_val, y_val : as X and y, default=None
-            Data of other patients that tunes the thresholds; ``cv`` is then not used.
+            Data of other patients that tunes the thresholds; ``cv`` is then not used. Samples that are in X as well (equal
+            values, or the same path) are refused.
 
         Returns
         -------
@@ -152,7 +157,8 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
         ------
         ValueError
             More than two classes; an estimator without ``predict_proba``; a metric of scores, or one that these targets do
-            not fit; ``X_val`` without ``y_val``; fewer patients than folds.
+            not fit; ``X_val`` without ``y_val``; fewer patients than folds; samples, or where ``groups`` are given patients,
+            that both train and tune.
         """
         self._validate_params()
         if y is None:
@@ -163,11 +169,11 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
         kernel = self._kernel(y)
         if not hasattr(self.estimator, "predict_proba"):
             raise ValueError(
-                f"{self.estimator!r} has no predict_proba, and thresholds are of probabilities. Take a classifier that "
-                "has, or put it into CalibratedClassifierCV."
+                f"{self.estimator!r} has no predict_proba, and thresholds are of probabilities. {_advice(self.estimator)}"
             )
         if X_val is not None:
             X_val, y_val = indexable(X_val, self._check_target(y_val, fitted=True))
+            _check_others(X, X_val)
             self.estimator_ = self._fit_part(X, y, groups)
             parts = [(y_val, self._scores(self.estimator_, X_val))]
         elif isinstance(self.estimator, FrozenEstimator):
@@ -226,6 +232,32 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
         """
         check_is_fitted(self)
         return self._labels(self._scores(self.estimator_, X) > self.thresholds_)
+
+    @available_if(_estimator_has("predict_records"))
+    def predict_records(self, X, groups=None):
+        """Predictions of a :class:`~skecg.RecordClassifier`, decided by the thresholds.
+
+        Parameters
+        ----------
+        X : sequence of ECGRecord or of paths, or array-like
+            What the estimator takes.
+        groups : array-like of shape (n_records,), default=None
+            Patients, which travel along.
+
+        Returns
+        -------
+        predictions : RecordPredictions
+            Names, probabilities, how much the windows disagree and how many there are, as the estimator gives them; the
+            ``labels`` are those of :meth:`predict`, None for a record without a usable window.
+        """
+        check_is_fitted(self)
+        predictions = self.estimator_.predict_records(X, groups)
+        scores = predictions.scores if self._ndim == 2 else predictions.scores[:, predictions.classes == self.classes_[1]]
+        labels, unusable = self._labels(scores > self.thresholds_), predictions.n_windows == 0
+        if unusable.any():
+            labels = labels.astype(object)
+            labels[unusable] = None
+        return predictions._replace(labels=labels)
 
     def __sklearn_tags__(self):
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
@@ -304,7 +336,17 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
                 cv = MultilabelStratifiedGroupKFold(cv, shuffle=True, random_state=seed)
             else:
                 cv = MultilabelStratifiedGroupShuffleSplit(test_size=cv, random_state=seed)
-        return check_cv(cv).split(np.zeros(len(y)), y, groups)
+        splits = list(check_cv(cv).split(np.zeros(len(y)), y, groups))
+        owners, unit = (np.arange(len(y)), "sample") if groups is None else (groups, "patient")
+        for i, (train, valid) in enumerate(splits):
+            shared = np.intersect1d(owners[train], owners[valid])
+            if len(shared):
+                raise ValueError(
+                    f"Split {i} of cv has {len(shared)} {unit}(s) on both sides, such as {shared.tolist()[0]!r}: thresholds are to "
+                    "be tuned on others than the estimator is trained on. Use a splitter that keeps them apart, such as "
+                    "GroupKFold, or leave cv at a number."
+                )
+        return splits
 
     def _fit_part(self, X, y, groups):
         parameters = {} if groups is None else _groups_for(self.estimator, groups)
@@ -313,6 +355,30 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
     def _scores(self, estimator, X):
         """Probabilities of the labels, or of the second class: (n_samples, n_labels)."""
         return class_scores(estimator, X) if self._ndim == 2 else class_scores(estimator, X, self.classes_)[:, 1:]
+
+
+def _check_others(X, X_val):
+    """Refuse samples of X_val that are in X."""
+    known = {_fingerprint(sample) for sample in _samples(X)}
+    shared = [i for i, sample in enumerate(_samples(X_val)) if _fingerprint(sample) in known]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} sample(s) of X_val, such as number {shared[0]}, are in X as well: thresholds are to be tuned on "
+            "others than the estimator is trained on. Take them out of one of both."
+        )
+
+
+def _samples(X):
+    """Something to iterate over samples by, without reading records from disk."""
+    X = getattr(X, "paths", X)
+    return X if isinstance(X, (list, tuple)) else as_target(X)
+
+
+def _fingerprint(sample):
+    """Equal for equal values, and for equal paths."""
+    values = np.asarray(getattr(sample, "signal", sample))
+    is_number = values.dtype.kind in "biuf"
+    return hash(np.ascontiguousarray(values, dtype=float).tobytes() if is_number else str(values.tolist()))
 
 
 def tune_thresholds(true, scores, kernel, *, one_by_one, n_candidates, min_positives):

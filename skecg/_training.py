@@ -120,9 +120,12 @@ def _cpu_has_bfloat16():
 class Signals(torch.utils.data.Dataset):
     """Rows of X with their labels and groups, assembled a batch at a time (a memmap stays on disk)."""
 
-    def __init__(self, X, encoder=None, y=None, group=None, crop_size=None, lead_dropout=0.0):
+    def __init__(self, X, encoder=None, y=None, group=None, crop_size=None, lead_dropout=0.0, once=False):
         self.X, self.encoder, self.y, self.group = X, encoder, y, group
         self.crop_size, self.lead_dropout = crop_size, lead_dropout
+        self.corpus = None  # of encoders that keep on disk what they made of whole windows; not worth it for one pass
+        if crop_size is None and not lead_dropout and not once and hasattr(encoder, "open_corpus"):
+            self.corpus = encoder.open_corpus(X)
 
     def __len__(self):
         return len(self.X)
@@ -141,7 +144,10 @@ class Signals(torch.utils.data.Dataset):
             if self.lead_dropout and rng is not None:
                 X = _drop_leads(X, self.lead_dropout, rng)
             lead_valid = _lead_valid(X)
-            X = self.encoder.encode_inputs(X)
+            if self.corpus is None:
+                X = self.encoder.encode_inputs(X)
+            else:
+                X = self.encoder.pad(self.corpus.leads(rows), *X.shape[:2])
         return Batch(
             x=_tensor(X),
             lead_valid=None if lead_valid is None else torch.from_numpy(lead_valid),
@@ -151,8 +157,10 @@ class Signals(torch.utils.data.Dataset):
 
 
 def _crop(X, size, rng):
-    """One piece of ``size`` samples in time from each row: random with ``rng``, else the central one."""
+    """One piece of ``size`` samples in time from each row: random with ``rng``, else the central one; all if shorter."""
     room = X.shape[-1] - size
+    if room <= 0:
+        return X
     if rng is None:
         return X[..., room // 2: room // 2 + size]
     starts = rng.integers(room + 1, size=len(X))
@@ -393,13 +401,14 @@ class _Record(Callback):
                     f"The {'training' if training else 'validation'} loss became {value} in update {batch.step + 1}. "
                     "Lower learning_rate, set gradient_clip, or look for extreme values in X."
                 )
-            self.sums[key] += value * len(batch)
-            self.counts[key] += len(batch)  # a batch need not have every term
+            known = len(batch) * (not np.isnan(value))  # a batch may have nothing to say about a term
+            self.sums[key] += value * len(batch) if known else 0.0
+            self.counts[key] += known
 
     def on_epoch_end(self, net, **kwargs):
         row = {"epoch": net.start + len(net.history)}
         for key, total in self.sums.items():
-            row[key] = total / self.counts[key]
+            row[key] = total / self.counts[key] if self.counts[key] else float("nan")
         row["learning_rate"] = net.optimizer_.param_groups[0]["lr"]
         row["seconds"] = time.perf_counter() - self.started
         for key, value in row.items():  # under the names that skorch's callbacks monitor
@@ -517,7 +526,7 @@ def _resume(trainer, path):
 
 
 def apply_network(function, X, encoder=None, *, device, crop_size=None, join="mean"):
-    """``function(batch)`` for all rows of X, in blocks of one fixed, zero-padded size.
+    """``function(batch)`` for all rows of X, in blocks of one fixed, padded size.
 
     Complete samples and samples with missing leads never share a block, so that a sample's result does not depend on
     its neighbours.
@@ -550,25 +559,26 @@ def apply_network(function, X, encoder=None, *, device, crop_size=None, join="me
         for part in parts:
             total += part
         return total / np.float32(len(starts))
-    data, n = Signals(X, encoder), len(X)
+    data, n = Signals(X, encoder, once=True), len(X)
+    fill = getattr(encoder, "padding_value", 0)
     missing = np.zeros(n, bool) if encoder is None else np.isnan(as_3d(X)[:, :, 0]).any(axis=1)
     out = None
     with torch.inference_mode():
         for part in (np.flatnonzero(~missing), np.flatnonzero(missing)):
             for start in range(0, len(part), INFERENCE_BLOCK):
                 rows = part[start:start + INFERENCE_BLOCK]
-                result = function(_pad(data.batch(rows)).to(device))[: len(rows)].float().cpu().numpy()
+                result = function(_pad(data.batch(rows), fill).to(device))[: len(rows)].float().cpu().numpy()
                 if out is None:
                     out = np.empty((n, *result.shape[1:]), np.float32)
                 out[rows] = result
     return out
 
 
-def _pad(batch):
-    """The batch with rows of zeros up to the fixed size."""
+def _pad(batch, fill):
+    """The batch with rows of ``fill`` up to the fixed size."""
     n_more = INFERENCE_BLOCK - len(batch)
     if n_more:
-        batch.x = torch.cat([batch.x, batch.x.new_zeros(n_more, *batch.x.shape[1:])])
+        batch.x = torch.cat([batch.x, batch.x.new_full((n_more, *batch.x.shape[1:]), fill)])
         if batch.lead_valid is not None:
             batch.lead_valid = torch.cat([batch.lead_valid, batch.lead_valid.new_ones(n_more, batch.lead_valid.shape[1])])
     return batch

@@ -5,8 +5,12 @@ from numbers import Real
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ._embedder import ECGSelfSupervisedEmbedder
+from ._heartbert import from_heartbert, heartbert
+from ._lead_agnostic import from_fairseq, w2v_cmsc_rlm
 from .encoders import PatchTransformer
 from .objectives import MaskedReconstruction
+
+__all__ = ["from_fairseq", "from_heartbert", "heartbert", "joint_spatiotemporal", "w2v_cmsc_rlm"]
 
 
 @validate_params(

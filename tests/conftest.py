@@ -22,6 +22,18 @@ def real_data():
     pytest.skip(message)
 
 
+@pytest.fixture(scope="session")
+def reference(real_data):
+    """Folder of numbers that other implementations computed, beside the real recordings."""
+    folder = real_data.parent / "reference"
+    if folder.is_dir():
+        return folder
+    message = f"needs the reference numbers in {folder}"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
 class _Quiet:
     """wfdb, without the warnings about what it calls in pandas."""
 

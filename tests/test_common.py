@@ -25,10 +25,18 @@ from skecg import (
     MultilabelThresholdClassifier,
     RecordClassifier,
 )
-from skecg.encoders import PatchTransformer, ResNet1d
-from skecg.heads import LinearHead
-from skecg.objectives import MaskedReconstruction, Objective
-from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QRSIntegral, QualityGate
+from skecg.encoders import ConvTransformer, PatchTransformer, ResNet1d, TokenTransformer
+from skecg.heads import ArcFaceHead, BiLSTMHead, LinearHead
+from skecg.objectives import MaskedLanguageModeling, MaskedReconstruction, Objective, Wav2Vec2CMSC
+from skecg.preprocessing import (
+    BandpassFilter,
+    ECGQuantizer,
+    ECGTokenizer,
+    LeadScaler,
+    LeadSelector,
+    QRSIntegral,
+    QualityGate,
+)
 
 SKLEARN = parse_version(sklearn.__version__)
 
@@ -62,8 +70,16 @@ def patches():
     return PatchTransformer(1, embed_dim=16, depth=1, n_heads=2)
 
 
+def tokens():
+    return TokenTransformer(ECGQuantizer(20), ECGTokenizer(40), embed_dim=16, depth=1, n_heads=2)
+
+
 def resnet():
     return ResNet1d(8, (1, 1), kernel_size=3)
+
+
+def frames():
+    return ConvTransformer(16, 1, n_heads=2, conv_dim=8, conv_strides=(1,), position_kernel=3, position_groups=4)
 
 
 def embedder(encoder, objective=None):
@@ -77,6 +93,10 @@ def supervised(kind, encoder):
 EMBEDDERS = {
     "embedder-patches-reconstruction": embedder(patches(), MaskedReconstruction(decoder_dim=16)),
     "embedder-resnet-reconstruction": embedder(resnet(), MaskedReconstruction()),
+    "embedder-frames-local": embedder(
+        frames(), Wav2Vec2CMSC(global_weight=0, halve=False, codebook_size=4, target_dim=8, n_negatives=4)),
+    "embedder-frames-global": embedder(frames(), Wav2Vec2CMSC(local_weight=0)),
+    "embedder-tokens-language": embedder(tokens(), MaskedLanguageModeling()),
     "embedder-patches-toy": embedder(patches(), AgreeingViews()),
     "embedder-resnet-toy": embedder(resnet(), AgreeingViews()),
 }
@@ -88,6 +108,10 @@ PREPROCESSING = {
     "selector": LeadSelector(),
     "gate": QualityGate(fs=100),
     "integral": QRSIntegral(fs=10, onset=0.0, baseline=0.0),
+}
+QUANTIZERS = {  # integers come out: no floating-point type to preserve
+    "quantizer": ECGQuantizer(),
+    "quantizer-lloyd-max": ECGQuantizer(4, method="lloyd-max", exact_samples=100),
 }
 CLASSIFIERS = {
     "classifier-patches": supervised(ECGClassifier, patches()),
@@ -103,13 +127,20 @@ META = {"record-classifier": RecordClassifier(LogisticRegression())}
 # One check asks that predict is the greatest of predict_proba: all thresholds stay at 0.5. The others are run on tuned
 # thresholds in test_thresholds.py.
 THRESHOLDS = {"thresholds": MultilabelThresholdClassifier(RecordClassifier(LogisticRegression()), min_positives=1000)}
-ESTIMATORS = {**EMBEDDERS, **PREPROCESSING, **CLASSIFIERS, **REGRESSORS, **META, **THRESHOLDS}
+ESTIMATORS = {**EMBEDDERS, **PREPROCESSING, **QUANTIZERS, **CLASSIFIERS, **REGRESSORS, **META, **THRESHOLDS}
 PARAMETER_OBJECTS = {
     "patches": PatchTransformer(),
+    "frames": ConvTransformer(),
     "resnet": ResNet1d(),
     "reconstruction": MaskedReconstruction(),
     "toy": AgreeingViews(),
+    "contrastive": Wav2Vec2CMSC(),
     "linear-head": LinearHead(),
+    "tokens": TokenTransformer(),
+    "tokenizer": ECGTokenizer(),
+    "language": MaskedLanguageModeling(),
+    "bilstm-head": BiLSTMHead(),
+    "arcface-head": ArcFaceHead(),
 }
 
 
@@ -140,6 +171,15 @@ class ReferenceTransformer(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         return X
+
+
+class ReferenceIntegerTransformer(ReferenceTransformer):
+    """A transformer to integers by scikit-learn's rules."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
 
 class PlainClassifier(ClassifierMixin, BaseEstimator):
@@ -192,6 +232,7 @@ def test_no_check_is_switched_off(name):
         found for names, found in (
             (CLASSIFIERS, (ReferenceClassifier(), 60)),  # 55 of a classifier, 1 of weights, 4 of multi-label
             (REGRESSORS, (ReferenceRegressor(), 53)),  # 52 of a regressor, 1 of several targets
+            (QUANTIZERS, (ReferenceIntegerTransformer(), 46)),
             (META, (PlainClassifier(), 55)),
             (THRESHOLDS, (PlainClassifier(), 56)),  # 1 of a classifier of two classes
             (ESTIMATORS, (ReferenceTransformer(), 47)),
@@ -232,7 +273,7 @@ def test_every_public_estimator_is_checked():
 
 # Checks that scikit-learn applies to its own estimators, but check_estimator does not run. (Those of predictions, of
 # NotAnArray and of outlier detectors run inside other checks, or do not concern these estimators.)
-TRANSFORMERS = {**EMBEDDERS, **PREPROCESSING}
+TRANSFORMERS = {**EMBEDDERS, **PREPROCESSING, **QUANTIZERS}
 EXTRA = {
     "check_param_validation": ESTIMATORS,
     "check_dataframe_column_names_consistency": ESTIMATORS,
@@ -285,11 +326,32 @@ INVALID = {
         "patch_size": 0, "embed_dim": 0, "depth": -1, "n_heads": 0, "mlp_ratio": 0.0, "dropout": 1.0, "pooling": "max",
         "any_length": "yes",
     },
+    ConvTransformer: {
+        "embed_dim": 0, "depth": -1, "n_heads": 0, "mlp_ratio": 0.0, "conv_dim": 0, "conv_strides": 2, "position_kernel": 0,
+        "position_groups": 0, "dropout": 1.0, "attention_dropout": 1.0, "attention_output_dropout": 1.0, "norm_eps": 0.0,
+        "conv_gradient": -1.0, "any_length": "yes",
+    },
     ResNet1d: {"width": 0, "depths": 2, "kernel_size": 0, "dropout": -0.1, "any_length": 2},
     MaskedReconstruction: {
-        "mask_ratio": 1.0, "patch_size": 0, "lead_fraction": 0.0, "decoder_dim": 0, "decoder_depth": 0, "decoder_heads": 0,
+        "mask_ratio": 1.0, "patch_size": 0, "mask_per_lead": "yes", "lead_shuffle": 1.5, "shuffle_fraction": 0.0,
+        "reconstruction_order": "random", "lead_loss_weight": 0.0, "lead_fraction": 0.0, "decoder_dim": 0,
+        "decoder_depth": 0, "decoder_heads": 0,
+    },
+    Wav2Vec2CMSC: {
+        "local_weight": -1.0, "global_weight": -1.0, "lead_mask_prob": 1.0, "halve": "yes", "contrast_size": 0,
+        "mask_prob": 0.0, "mask_length": 0, "equal_mask_counts": "yes", "n_negatives": 0, "temperature": 0.0,
+        "codebook_groups": 0, "codebook_size": 1, "codebook_dim": 0, "target_dim": 0, "gumbel_temperature": 2.0,
+        "diversity_weight": -1.0, "feature_penalty": -1.0, "target_dropout": 1.0,
     },
     LinearHead: {"dropout": 1.0},
+    TokenTransformer: {
+        "quantizer": 16, "tokenizer": "bpe", "embed_dim": 0, "depth": -1, "n_heads": 0, "mlp_ratio": 0.0, "dropout": 1.0,
+        "attention_dropout": -0.1, "max_tokens": 0, "any_length": "yes", "cache": 1,
+    },
+    ECGTokenizer: {"vocab_size": 2**16 + 1, "min_frequency": 0, "max_token_length": 0, "max_samples": 0},
+    MaskedLanguageModeling: {"mask_ratio": 1.0, "span_length": 0, "mask_share": 1.1, "random_share": -0.1},
+    BiLSTMHead: {"hidden_dim": 0, "dropout": 1.0},
+    ArcFaceHead: {"scale": 0.0, "margin": -0.1},
 }
 
 
@@ -301,10 +363,16 @@ def test_invalid_value_of_a_nested_parameter_is_refused_in_fit(kind, parameter):
     """scikit-learn validates no nested objects: each must do so itself, and in ``fit``."""
     wrong = kind(**{parameter: INVALID[kind][parameter]})  # not in __init__
     X = np.random.default_rng(0).normal(size=(8, 2, 40))
-    if kind is LinearHead:
+    if kind in (LinearHead, ArcFaceHead, BiLSTMHead):
         estimator = ECGClassifier(ECGSelfSupervisedEmbedder(patches(), max_epochs=0), wrong, max_epochs=1)
+    elif kind is MaskedLanguageModeling:
+        estimator = ECGSelfSupervisedEmbedder(tokens(), wrong, max_epochs=1)
+    elif kind is ECGTokenizer:
+        estimator = ECGSelfSupervisedEmbedder(TokenTransformer(tokenizer=wrong), max_epochs=0)
     elif kind is MaskedReconstruction:
         estimator = ECGSelfSupervisedEmbedder(patches(), wrong, max_epochs=1)
+    elif kind is Wav2Vec2CMSC:
+        estimator = ECGSelfSupervisedEmbedder(frames(), wrong, max_epochs=1)
     else:
         estimator = ECGSelfSupervisedEmbedder(wrong, max_epochs=0)
     with pytest.raises(InvalidParameterError, match=f"The {parameter!r} parameter of {kind.__name__} must be"):

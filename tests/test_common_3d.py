@@ -15,9 +15,17 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks as checks
 
 from skecg import ECGClassifier, ECGRegressor, ECGSelfSupervisedEmbedder, HeadClassifier, HeadRegressor
-from skecg.encoders import PatchTransformer, ResNet1d
-from skecg.objectives import MaskedReconstruction
-from skecg.preprocessing import BandpassFilter, LeadScaler, LeadSelector, QRSIntegral, QualityGate
+from skecg.encoders import ConvTransformer, PatchTransformer, ResNet1d, TokenTransformer
+from skecg.objectives import MaskedLanguageModeling, MaskedReconstruction, Wav2Vec2CMSC
+from skecg.preprocessing import (
+    BandpassFilter,
+    ECGQuantizer,
+    ECGTokenizer,
+    LeadScaler,
+    LeadSelector,
+    QRSIntegral,
+    QualityGate,
+)
 
 
 def embedder(encoder, **params):
@@ -37,17 +45,29 @@ def resnet():
     return ResNet1d(8, (1, 1), kernel_size=3)
 
 
+def tokens():
+    return TokenTransformer(ECGQuantizer(20), ECGTokenizer(40), embed_dim=16, depth=1, n_heads=2)
+
+
+def frames():
+    return ConvTransformer(16, 1, n_heads=2, conv_dim=8, conv_strides=(1,), position_kernel=3, position_groups=4)
+
+
 EMBEDDERS = {
     "embedder-patches": embedder(patches()),
     "embedder-patches-tokens": embedder(patches(), output="tokens"),
     "embedder-patches-crops": embedder(patches(), crop_size=2),
     "embedder-resnet": embedder(resnet()),
+    "embedder-frames": embedder(frames()).set_params(
+        objective=Wav2Vec2CMSC(global_weight=0, halve=False, codebook_size=4, target_dim=8, n_negatives=4)),
+    "embedder-tokens": embedder(tokens()).set_params(objective=MaskedLanguageModeling()),
 }
 PREPROCESSING = {
     "bandpass": BandpassFilter(fs=100), "scaler": LeadScaler(), "scaler-record": LeadScaler(scope="record"),
     "scaler-lead": LeadScaler(scope="lead"), "selector": LeadSelector(["II", "I"], input_lead_names=["I", "II"]),
     "gate": QualityGate(fs=100),
     "integral": QRSIntegral(fs=10, onset=0.0, baseline=0.0),
+    "quantizer": ECGQuantizer(16, method="lloyd-max"),
 }
 CLASSIFIERS = {
     "classifier-patches": supervised(ECGClassifier, patches()),
@@ -236,7 +256,8 @@ def test_dtype_of_the_result(fitted, dtype):
             assert fitted.predict_proba(X.astype(dtype)).dtype == np.float64
         return
     result = fitted.transform(X.astype(dtype))
-    assert result.dtype == (np.float32 if isinstance(fitted, ECGSelfSupervisedEmbedder) else dtype)
+    own = {ECGSelfSupervisedEmbedder: np.float32, ECGQuantizer: np.int16}
+    assert result.dtype == own.get(type(fitted), dtype)
 
 
 def test_shape_attributes(fitted):

@@ -249,8 +249,9 @@ def test_flat_lead_is_signal(fitted, X):
 
 def test_all_flat_signals(fitted):
     X = np.full((8, 2, 200), 0.3, np.float32)
-    embedder = clone(fitted).fit(X)
-    assert embedder.encoder_.scale_ == 1.0
+    with pytest.warns(UserWarning, match="No lead of X changes over time"):
+        embedder = clone(fitted).fit(X)
+    assert (embedder.encoder_.center_, embedder.encoder_.scale_) == (np.float32(0.3), 1.0)
     assert np.isfinite(embedder.transform(X)).all()
 
 
@@ -573,7 +574,7 @@ def test_interrupted_fit_without_a_seed_takes_up_its_own(X, tmp_path):
 @pytest.mark.parametrize("change", [
     {"learning_rate": 2e-3}, {"batch_size": 7}, {"random_state": 1}, {"max_epochs": 3}, {"crop_size": 100},
     {"objective": MaskedReconstruction(0.75)}, {"encoder__embed_dim": 32}, {"weight_decay": 0.0}, {"warmup": 0.5},
-    {"gradient_clip": None}, {"precision": "bfloat16"},
+    {"schedule": "constant"}, {"gradient_clip": None}, {"precision": "bfloat16"},
 ], ids=lambda change: next(iter(change)))
 def test_other_parameters_start_afresh(X, tmp_path, change):
     make(checkpoint_dir=tmp_path).fit(X)
@@ -581,6 +582,11 @@ def test_other_parameters_start_afresh(X, tmp_path, change):
     make(checkpoint_dir=tmp_path, callbacks=[count]).set_params(**change).fit(X)
     assert count.epochs == change.get("max_epochs", 2)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_constant_schedule(X):
+    rates = [row["learning_rate"] for row in make(schedule="constant", warmup=0.0, max_epochs=3).fit(X).history_]
+    assert rates == [make().learning_rate] * 3
 
 
 def test_other_data_or_groups_start_afresh(X, tmp_path):

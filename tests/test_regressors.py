@@ -92,13 +92,17 @@ def state_bytes(regressor):
 @pytest.mark.parametrize(("spoil", "message"), [
     (lambda y: None, "requires y to be passed, but the target y is None"),
     (lambda y: y[:-1], "inconsistent numbers of samples"),
-    (lambda y: np.where(np.arange(48)[:, None] == 3, np.nan, y), "Input y contains NaN"),
+    (lambda y: np.where(np.arange(48)[:, None] == 3, np.nan, y),
+     "Input y contains NaN: 1 of 48 samples lack a value, first sample 3. Leave them out; .*X_unlabeled"),
     (lambda y: np.where(np.arange(48)[:, None] == 3, np.inf, y), "Input y contains infinity"),
     (lambda y: y[:, :, None], "dim 3"),
     (lambda y: y[:, :0], "0 feature|n_targets"),
-    (lambda y: np.full(48, "apex"), "could not convert"),
+    (lambda y: np.full(48, "apex"), "y holds text; expected numbers"),
+    (lambda y: y.astype(str), "y holds text; expected numbers"),
+    (lambda y: y.astype(str).astype(object), "y holds text; expected numbers"),
     (lambda y: y + 1j, "(?i)complex"),
-], ids=["none", "shorter", "nan", "inf", "three dimensions", "no target", "text", "complex"])
+], ids=["none", "shorter", "nan", "inf", "three dimensions", "no target", "text", "numbers as text",
+        "numbers as text in objects", "complex"])
 def test_bad_targets(case, spoil, message):
     estimator, X, y, _ = case
     with pytest.raises(ValueError, match=message):
@@ -272,12 +276,22 @@ def test_x_val_without_early_stopping_is_only_watched(data, patches):
     assert state_bytes(watched) == state_bytes(make(patches).fit(X, y))
 
 
+def test_a_column_of_validation_targets_is_the_same_as_a_vector(data, patches):
+    X, y, _ = data
+    vector, column = y[:, 0], y[:, :1]
+    losses = [
+        make(patches).fit(X, target, X_val=X, y_val=other).history_[-1]["valid_loss"]
+        for target in (vector, column) for other in (vector, column)
+    ]
+    assert len(set(losses)) == 1
+
+
 @pytest.mark.parametrize(("params", "fit", "message"), [
     ({"trainable": 3}, {}, "trainable=3, but the network has 2 blocks"),
     ({"head": "linear"}, {}, "'head' parameter of ECGRegressor must be"),
     ({}, {"X_val": np.zeros((2, 2, 200))}, "X_val and y_val belong together"),
-    ({}, {"X_val": np.ones((2, 2, 200)), "y_val": np.ones((2, 2))}, r"y_val has samples of shape \(2,\), but y .* \(3,\)"),
-    ({}, {"X_val": np.ones((2, 2, 200)), "y_val": np.ones(2)}, r"y_val has samples of shape \(\), but y has"),
+    ({}, {"X_val": np.ones((2, 2, 200)), "y_val": np.ones((2, 2))}, r"shape \(2, 2\), but y has 3 value.*\(2, 3\)"),
+    ({}, {"X_val": np.ones((2, 2, 200)), "y_val": np.ones(2)}, r"y_val has shape \(2,\), but y has 3 value"),
     ({}, {"X_val": np.ones((2, 2, 200)), "y_val": np.full((2, 3), np.nan)}, "Input y_val contains NaN"),
     ({}, {"X_val": np.ones((2, 2, 200)), "y_val": np.ones((3, 3))}, "inconsistent numbers of samples"),
     ({}, {"X_unlabeled": np.ones((4, 2, 200))}, "the embedder is frozen and would not see it"),

@@ -1,20 +1,22 @@
 """Thresholds per label: against search by force, on data apart, for records, inside everything else."""
 
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from unittest import SkipTest
 
 import numpy as np
 import pytest
+import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.metrics import f1_score
-from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, LeaveOneGroupOut, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -23,8 +25,8 @@ from sklearn.utils import estimator_checks as checks
 
 import skecg
 from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, MultilabelThresholdClassifier, RecordClassifier
-from skecg._thresholds import _candidates, tune_thresholds
-from skecg.datasets import make_ecg_records
+from skecg._thresholds import _candidates, _fingerprint, tune_thresholds
+from skecg.datasets import make_ecg_records, read_records, write_records
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.evaluation import label_efficiency_curve
 from skecg.metrics import cinc_classes, cinc_score, get_scorer, macro_f1
@@ -185,6 +187,40 @@ def test_thresholds_see_nobody_that_trained(cv, groups):
     assert_array_equal(again.thresholds_, tuned.thresholds_)
 
 
+def test_tuning_records_are_compared_without_reading(tmp_path):
+    data = make_ecg_records(12, classes=["normal", "left bundle branch block"], duration=2.0, random_state=0)
+    y = np.stack([data.target == name for name in np.unique(data.target)], axis=1).astype(int)
+    tuned = MultilabelThresholdClassifier(RecordClassifier(make_pipeline(_Flat(), LINEAR)), min_positives=1)
+    paths = write_records(tmp_path, data)
+    for forms in (data.records, paths, list(map(str, paths)), np.array(list(map(str, paths))), read_records(paths)):
+        assert tuned.fit(forms[:8], y[:8], X_val=forms[8:], y_val=y[8:]).n_positives_.sum() == 4
+        with pytest.raises(ValueError, match=r"1 sample\(s\) of X_val, such as number 0, are in X as well"):
+            tuned.fit(forms[:9], y[:9], X_val=forms[8:], y_val=y[8:])
+    missing = [RNG.normal(size=(2, 8)).astype(np.float32) for _ in range(2)]
+    missing[0][0] = np.nan  # a lead that is not there
+    assert _fingerprint(missing[0]) == _fingerprint(missing[0].astype(float)) != _fingerprint(missing[1])
+
+
+@pytest.mark.parametrize(("routing", "here", "inside"), [
+    (False, False, True), (False, True, True), (True, False, True), (True, True, False), (True, True, True),
+])
+def test_groups_in_cross_validation(routing, here, inside):
+    """They keep patients apart where they arrive: by params, or with routing by requests, here and inside."""
+    Z = np.column_stack([np.arange(600), RNG.random((600, 4))])
+    given = {"params": {"groups": PATIENTS}} if here or routing else {}
+    given |= {} if routing else {"groups": PATIENTS}  # for the splitter
+    Spy.log = []
+    with sklearn.config_context(enable_metadata_routing=routing):
+        tuned = MultilabelThresholdClassifier(Spy().set_fit_request(groups=inside) if routing else Spy(), cv=0.3)
+        if routing:
+            tuned.set_fit_request(groups=here)
+        cross_validate(tuned, Z, Y, cv=GroupKFold(2), scoring=get_scorer("f1"), **given)
+    assert [kind for kind, _, _ in Spy.log] == ["fit", "predict", "predict"] * 2  # the thresholds, the score
+    for (_, train, told), (_, tuning, _) in zip(Spy.log[::3], Spy.log[1::3], strict=True):
+        assert bool(np.intersect1d(PATIENTS[train], PATIENTS[tuning]).size) == (not here)
+        assert (told is not None) == (here and inside)
+
+
 def test_probabilities_and_decisions():
     tuned = MultilabelThresholdClassifier(LINEAR, random_state=0).fit(X, Y, groups=PATIENTS)
     plain = clone(LINEAR).fit(X, Y)
@@ -215,6 +251,7 @@ def test_two_classes():
     assert kappa.validation_score_ > 0
 
 
+@pytest.mark.filterwarnings("ignore:The groups parameter is ignored by KFold")
 @pytest.mark.parametrize(("estimator", "arguments", "message"), [
     (LINEAR, {"y": np.arange(600) % 3}, "Only binary classification is supported. The type of the target is multiclass"),
     (LINEAR, {"y": np.zeros(600)}, "y holds one class"),
@@ -231,6 +268,16 @@ def test_two_classes():
     (LINEAR, {"groups": np.zeros(600)}, "1 patient .* nobody is left"),
     (LINEAR, {"groups": PATIENTS // 100, "cv": 5}, r"n_splits=5 is more than the 3 patient\(s\)"),
     (LINEAR, {"cv": 1.5}, "The 'cv' parameter of MultilabelThresholdClassifier must be"),
+    (Ridge(), {}, r"Ridge\(\) has no predict_proba, .* It is a regressor; take a classifier\.$"),
+    (LINEAR, {"cv": [(np.arange(600), np.arange(600))]}, r"Split 0 of cv has 600 sample\(s\) on both sides, such as "),
+    (LINEAR, {"cv": [(np.arange(300), np.arange(300, 600)), (np.arange(400), np.arange(399, 600))]},
+     r"Split 1 of cv has 1 sample\(s\) on both sides, such as 399:"),
+    (LINEAR, {"cv": [(np.arange(600) < 301, np.arange(600) >= 300)]}, r"Split 0 of cv has 1 sample\(s\) on both sides"),
+    (LINEAR, {"cv": [(np.arange(301), np.arange(301, 600))], "groups": PATIENTS}, r"1 patient\(s\) .* such as 150:"),
+    (LINEAR, {"cv": KFold(2, shuffle=True, random_state=0), "groups": PATIENTS}, r"patient\(s\) on both sides"),
+    (LINEAR, {"X_val": X, "y_val": Y}, r"600 sample\(s\) of X_val, such as number 0, are in X as well"),
+    (LINEAR, {"X_val": np.vstack([X[:20] + 9, X[5:7]]), "y_val": Y[:22]}, r"2 sample\(s\) of X_val, such as number 20, are"),
+    (LINEAR, {"X_val": X[5:7].tolist(), "y_val": Y[5:7]}, r"2 sample\(s\) of X_val"),
 ])
 def test_what_is_refused(estimator, arguments, message):
     parameters = {name: arguments[name] for name in ("metric", "cv") if name in arguments}
@@ -313,6 +360,31 @@ def test_records():
     assert tuned.n_positives_.sum() == pytest.approx(0.4 * 24, abs=2)
     frozen = MultilabelThresholdClassifier(FrozenEstimator(tuned.estimator_), min_positives=2)
     assert_array_equal(frozen.fit(data.records, y).predict_proba(data.records), proba)
+
+
+@pytest.mark.parametrize("two_classes", [False, True])
+def test_predictions_of_records(two_classes):
+    data = make_ecg_records(20, classes=["normal", "left bundle branch block"], duration=4.0, random_state=0)
+    y = np.stack([data.target == name for name in np.unique(data.target)], axis=1).astype(int)
+    inner, y = (LINEAR, y) if not two_classes else (LogisticRegression(), data.target)
+    records = RecordClassifier(make_pipeline(_Flat(), inner), length=2.0)
+    tuned = MultilabelThresholdClassifier(records, cv=2, min_positives=1, random_state=0)
+    tuned.fit(data.records, y, groups=data.patient_id)
+    probabilities = tuned.predict_proba(data.records)[:, -len(tuned.thresholds_):]
+    tuned.thresholds_ = np.quantile(probabilities, 0.9, axis=0)  # other decisions than those at 0.5
+    short = replace(data.records[0], signal=data.records[0].signal[:, :50])
+    found = tuned.predict_records([*data.records, short], groups=[*data.patient_id, "somebody"])
+    plain = tuned.estimator_.predict_records([*data.records, short])
+    assert_array_equal(found.labels[:-1], tuned.predict(data.records))
+    assert not np.array_equal(found.labels[:-1], plain.labels[:-1])
+    assert np.all(found.labels[-1] == None)  # noqa: E711
+    assert list(found.n_windows) == [2] * 20 + [0] and found.groups[-1] == "somebody"
+    for name in ("names", "scores", "spread", "n_windows", "classes"):
+        assert_array_equal(getattr(found, name), getattr(plain, name))
+    assert tuned.predict_records(data.records).labels.dtype == tuned.predict(data.records).dtype
+    frozen = MultilabelThresholdClassifier(FrozenEstimator(tuned.estimator_)).fit(data.records, y)
+    assert_array_equal(frozen.predict_records(data.records).scores, found.scores[:-1])
+    assert not hasattr(MultilabelThresholdClassifier(LINEAR), "predict_records")
 
 
 def test_saved_records(tmp_path):

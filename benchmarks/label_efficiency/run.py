@@ -31,8 +31,7 @@ def results(curve):
         metric: {
             "summary": summary(curve, metric),
             "differences": [
-                {"arm": arm, "reference": reference, **row}
-                for arm in PRETRAINED for reference in REFERENCES for row in compare(curve, arm, reference, metric)
+                row for arm in PRETRAINED for reference in REFERENCES for row in compare(curve, arm, reference, metric)
             ],
             "label_saving": [
                 label_saving(curve, arm, reference, metric=metric).to_dict() | {

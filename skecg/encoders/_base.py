@@ -1,5 +1,7 @@
 """The contract between an encoder (parameters, scikit-learn side) and its network (torch side)."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
@@ -20,15 +22,18 @@ class Encoder(BaseEstimator):
         What the network's ``tokenize`` returns; an objective names the kinds that it can predict.
     any_length : bool
         Whether the network takes windows of another length than it was fitted on.
+    padding_value : float
+        What :meth:`encode_inputs` would give in place of samples that are not there.
     n_leads_, n_times_ : int
         Shape of one sample seen in ``fit``.
     center_, scale_ : float
-        Mean and standard deviation of the training signals (millivolt); the network divides by them, so that
-        millivolt, microvolt and ADC counts train alike.
+        Mean and standard deviation of the training signals (millivolt), missing and flat leads left out; the network
+        divides by them, so that millivolt, microvolt and ADC counts train alike.
     """
 
     tokens = None
     any_length = False
+    padding_value = 0
 
     def fit(self, X):
         """Learn the shape and the overall scale of the training signals, in blocks.
@@ -46,8 +51,9 @@ class Encoder(BaseEstimator):
         self.n_leads_, self.n_times_ = as_3d(X).shape[1:]
         count, mean, squares = 0, 0.0, 0.0
         for rows in row_blocks(X):
-            block = np.asarray(X[rows]).ravel()
-            block = block[~np.isnan(block)].astype(np.float64)
+            block = as_3d(np.asarray(X[rows]))
+            # a lead of zeros would make all others look large; comparisons with NaN are False
+            block = block[block.max(axis=-1) > block.min(axis=-1)].ravel().astype(np.float64)
             if not len(block):
                 continue
             # Chan's update of mean and sum of squares
@@ -55,9 +61,13 @@ class Encoder(BaseEstimator):
             squares += np.square(block - block.mean()).sum() + delta**2 * count * len(block) / total
             mean += delta * len(block) / total
             count = total
+        if not count:
+            warnings.warn("No lead of X changes over time: there is nothing to learn from these signals.", UserWarning,
+                          stacklevel=3)
+            mean = float(np.nanmean(as_3d(X)[:, :, 0]))
         self.center_ = float(mean)
         scale = float(np.sqrt(squares / max(1, count)))
-        self.scale_ = scale if scale > 1e-8 * max(1.0, abs(mean)) else 1.0  # all-flat training signals
+        self.scale_ = scale if scale > 1e-8 * max(1.0, abs(mean)) else 1.0
         return self
 
     def encode_inputs(self, X):
@@ -146,6 +156,10 @@ class Network(nn.Module):
             return h.mean(dim=1)
         keep = (~padding_mask).unsqueeze(-1).to(h.dtype)  # (B, N, 1)
         return (h * keep).sum(dim=1) / keep.sum(dim=1)
+
+    def align(self, h, padding_mask):
+        """Tokens (B, N, D) and their padding mask (B, N) or None, with the same N for every batch."""
+        return h, padding_mask
 
     def top(self, k):
         """The modules that train when only the top ``k`` blocks do."""

@@ -172,8 +172,8 @@ def compare(
     metric : str, default=None
         One of the study's metrics; None is the first.
     reference_fraction : float, default=None
-        Label fraction of the reference. None: the arm's. With 1.0 the question is whether the arm does as well with few labels
-        as the reference with all.
+        Label fraction of the reference. None: the arm's. With 1.0 the question is whether the arm does as well with few
+        labels as the reference with all.
     margin : float, default=0.005
         How much lower than the reference counts as no worse, in units of the metric: the default suits metrics between 0
         and 1, and 1.0 would be a millimetre of "neg_localization_error".
@@ -189,6 +189,7 @@ def compare(
     list of dict
         One per fraction:
 
+        - ``arm``, ``reference``, ``metric``, ``reference_fraction`` (that of the row where it was None): what is compared
         - ``fraction``, ``difference``, ``low``, ``high`` (interval of this fraction alone)
         - ``p_value``: two-sided, the level at which the interval would just hold 0
         - ``p_holm``: adjusted for the number of fractions
@@ -247,6 +248,7 @@ def compare(
     a, b = _number_of(curve, arm), _number_of(curve, reference)
     values = resampled_values(curve, metric, n_resamples=n_resamples, random_state=random_state)
     level, rows = 1 - confidence_level, []
+    names = {"arm": arm, "reference": reference, "metric": curve.metrics[0] if metric is None else metric}
     for j, fraction in enumerate(curve.label_fractions):
         k = j if reference_fraction is None else curve.label_fractions.index(reference_fraction)
         difference = values[a, j] - values[b, k]
@@ -256,7 +258,8 @@ def compare(
         reach = float(student.ppf(1 - level / 2, freedom)) * error
         factor = student.ppf(1 - level / (2 * len(curve.label_fractions)), freedom) + student.ppf(_POWER, freedom)
         rows.append({
-            "fraction": fraction, "difference": own, "low": own - reach, "high": own + reach,
+            **names, "fraction": fraction, "reference_fraction": curve.label_fractions[k],
+            "difference": own, "low": own - reach, "high": own + reach,
             "p_value": _p_value(own, error, freedom), "p_holm": None, "claim": "undecided",
             "non_inferior": own - reach > -margin, "detectable_effect": float(factor) * error,
         })

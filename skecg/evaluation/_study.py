@@ -1,6 +1,7 @@
 """label_efficiency_curve: what each arm makes of a share of the labels."""
 
 import pickle
+import re
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -19,11 +20,13 @@ from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import has_fit_parameter
 from tqdm.auto import tqdm
 
 from .. import __version__
 from .._embedder import ECGSelfSupervisedEmbedder
 from .._files import write_atomically
+from .._predictor import NetworkPredictor
 from ..metrics import get_scorer
 from ..metrics._scorers import MetricScorer
 from ..metrics._table import METRICS
@@ -98,7 +101,7 @@ def label_efficiency_curve(
     ------
     ValueError
         Patients on both sides of a split, unlabelled signals that are test signals, a manifest of other data, arms that
-        cannot be compared.
+        cannot be compared, a metric for which smaller is better, ``early_stopping`` in a budget of one patient.
     RuntimeError
         An arm failed; finished runs are in ``cache_dir``.
 
@@ -106,7 +109,7 @@ def label_efficiency_curve(
     -----
     UserWarning
         Budgets that lack a class; networks that were given different numbers of updates on the same budget; what arms warned
-        about, once for each arm.
+        about, once for each arm: messages that differ in numbers only count as one.
 
     See Also
     --------
@@ -190,11 +193,12 @@ class _Study:
             ]
         else:
             self.budgets = self._check_budgets(budgets)
+        self._check_early_stopping()
         # whatever runs and pretrainings depend on, besides the arm, its budget and its seed
         self.fingerprint = joblib.hash([
             self.X, self.y, self.groups, self.X_unlabeled, self.groups_unlabeled, self.transductive, __version__,
         ])
-        self.pretrained, self.pretraining, self.runs, self.messages = {}, [], [], defaultdict(Counter)
+        self.pretrained, self.pretraining, self.runs, self.messages = {}, [], [], defaultdict(dict)
         if folder is not None:
             save_budgets(folder / "budgets.json", [budget for of_split in self.budgets for budget in of_split])
 
@@ -250,6 +254,27 @@ class _Study:
                     f"The budgets of split {split} were drawn from other data, or with another cv. Leave them out."
                 )
         return [list(of_split) for of_split in budgets]
+
+    def _check_early_stopping(self):
+        """Patients cannot be set apart where there is one; a budget of one class or value, which trains nothing, may be."""
+        def stops_early(arm):
+            last = arm[-1] if isinstance(arm, Pipeline) else arm
+            parts = (last, *last.get_params().values())
+            return has_fit_parameter(last, "groups") and any(
+                isinstance(part, NetworkPredictor) and part.early_stopping for part in parts)
+
+        name = next((name for name, arm in self.arms.items() if stops_early(arm)), None)
+        if name is None:
+            return
+        multilabel = self.classes is None and not self.continuous
+        for split, (train, _) in enumerate(self.splits):
+            for budget in self.budgets[split]:
+                if budget.n_patients == 1 and (multilabel or len(np.unique(self.y[train[budget.rows]], axis=0)) > 1):
+                    raise ValueError(
+                        f"The arm {name!r} has early_stopping=True, which sets patients apart, but the budget of label "
+                        f"fraction {budget.fraction:.4g} in split {split} has a single one. Use larger label_fractions, or "
+                        "early_stopping=False."
+                    )
 
     def pretrain(self):
         """Fit every distinct embedder once per split."""
@@ -352,8 +377,13 @@ class _Study:
         self.runs.append(run)
         if len(self.runs) == 1:
             self.try_metrics()
-        for message in set(messages):
-            self.messages[run.arm][message] += 1
+        alike = defaultdict(set)
+        for category, text in messages:
+            alike[category, re.sub(r"\d+", "", text)].add(text)
+        of_arm = self.messages[run.arm]
+        for kind, texts in alike.items():
+            n_runs, others = of_arm.get(kind, (0, set()))
+            of_arm[kind] = n_runs + 1, others | texts
 
     def try_metrics(self):
         """A metric that cannot be computed is known after the first run, not after the last."""
@@ -391,6 +421,10 @@ class _Study:
     def warn(self):
         """Say what a reader of the curve has to know."""
         absent = Counter((run.fraction, c) for run in self.runs if run.arm == next(iter(self.arms)) for c in run.absent)
+        if self.y.ndim == 2:  # labels that nobody has are no matter of budgets
+            columns = self.budgets[0][0].class_counts
+            nobody = {c for c, has in zip(columns, (self.y == 1).any(axis=0), strict=False) if not has}
+            absent = {key: n for key, n in absent.items() if key[1] not in nobody}
         if absent:
             total = Counter(b.fraction for of_split in self.budgets for b in of_split)
             listed = "; ".join(f"{c} in {n} of {total[f]} at {f:.3g}" for (f, c), n in sorted(absent.items(), key=str))
@@ -418,8 +452,9 @@ class _Study:
                 "min_updates, head_epochs and batch_size so that they agree.", UserWarning, stacklevel=3,
             )
         for arm, messages in self.messages.items():
-            for (category, text), n in messages.items():
-                warnings.warn(f"Arm {arm!r}, in {n} run(s): {category}: {text}", UserWarning, stacklevel=3)
+            for (category, _), (n, texts) in messages.items():
+                others = f" (and {len(texts) - 1} more that differ in numbers only)" if len(texts) > 1 else ""
+                warnings.warn(f"Arm {arm!r}, in {n} run(s): {category}: {min(texts)}{others}", UserWarning, stacklevel=3)
 
     def curve(self):
         settings = {
@@ -479,7 +514,20 @@ def _check_metrics(scoring, continuous):
                 )
         elif not callable(metric):
             raise ValueError(f"scoring has {metric!r} as {name!r}; expected the name of a metric or a function.")
+        elif _is_loss(metric):
+            raise ValueError(
+                f"scoring={metric!r} is smaller for better predictions, but larger has to be better. Use "
+                "'neg_localization_error' for positions, or pass a function that changes the sign."
+            )
     return scoring
+
+
+def _is_loss(metric):
+    """Whether a function of this library or of scikit-learn is one of those whose names say that less is better."""
+    while isinstance(metric, partial):
+        metric = metric.func
+    library, name = (getattr(metric, part, None) or "" for part in ("__module__", "__name__"))
+    return library.split(".")[0] in ("skecg", "sklearn") and name.endswith(("_error", "_loss")) and name[:4] != "neg_"
 
 
 def _check_search(name, arm):

@@ -41,8 +41,28 @@ class CincClasses(NamedTuple):
     weights: np.ndarray
 
     def column(self, name):
-        """The column of a class by one of its SNOMED CT codes or abbreviations; None if it is not scored."""
-        return _columns(self).get(str(name))
+        """The column of a class.
+
+        Parameters
+        ----------
+        name : str, int or tuple of str
+            One of its SNOMED CT codes, an abbreviation or a name, in upper or lower case; of merged diagnoses any one, or
+            all as they stand in ``codes``, ``abbreviations`` and ``names``.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        KeyError
+            The challenge does not score it.
+        """
+        column = find_column(self, name)
+        if column is None:
+            raise KeyError(f"{name!r} is not scored; expected a SNOMED CT code, an abbreviation or a name of one of the "
+                           f"classes {', '.join(self.abbreviations)}.")
+        return column
 
 
 def cinc_classes(year=2021):
@@ -104,8 +124,8 @@ def cinc_score(y_true, y_pred, year=2021, *, labels=None, record_ids=None):
     year : {2020, 2021}, default=2021
         Which challenge.
     labels : sequence of str, default=None
-        SNOMED CT code or abbreviation of each column, where the matrices hold only some of the classes or have another
-        order; all others count as 0 in both. None: all classes in order.
+        What each column is, as :func:`cinc_classes` names it (code, abbreviation or name), where the matrices hold only some
+        of the classes or have another order; all others count as 0 in both. None: all classes in order.
     record_ids : array-like of shape (n_samples,), default=None
         Record of each sample. If given, records are what is counted: a record has a class that more than half of its
         windows are decided to have.
@@ -149,6 +169,9 @@ def cinc_score(y_true, y_pred, year=2021, *, labels=None, record_ids=None):
 def challenge_classes(y_true, y_pred, labels=None, record_ids=None, *, year):
     """True and predicted indicator matrix over all classes of a year, of samples or, by majority, of records."""
     classes = cinc_classes(year)
+    for name, y in (("y_true", y_true), ("y_pred", y_pred)):
+        if isinstance(y, tuple) and hasattr(y, "target"):
+            raise ValueError(f"{name} is a {type(y).__name__}; expected an indicator matrix. Pass its target.")
     n_columns = len(classes.codes) if labels is None else len(labels)
     shape = as_target(y_true).shape
     if shape[1:] != (n_columns,):
@@ -160,11 +183,11 @@ def challenge_classes(y_true, y_pred, labels=None, record_ids=None, *, year):
     true, predicted = decided_classes(y_true, y_pred, None, record_ids)
     if labels is None:
         return true, predicted
-    columns = [classes.column(name) for name in labels]
+    columns = [find_column(classes, name) for name in labels]
     unknown = [str(name) for name, column in zip(labels, columns, strict=True) if column is None]
     if unknown:
         raise ValueError(f"labels holds {', '.join(unknown)}, which the challenge of {year} does not score; expected SNOMED "
-                         f"CT codes or abbreviations of cinc_classes({year}).")
+                         f"CT codes, abbreviations or names of cinc_classes({year}).")
     if len(set(columns)) < len(columns):
         raise ValueError(f"labels names a class more than once: {', '.join(map(str, labels))}. Some diagnoses are scored as "
                          "one; merge their columns.")
@@ -202,9 +225,11 @@ def _read(year):
     )
 
 
-def _columns(classes):
-    """Column of every code and abbreviation, those of merged diagnoses included."""
-    columns = {}
-    for i, (codes, abbreviation) in enumerate(zip(classes.codes, classes.abbreviations, strict=True)):
-        columns |= dict.fromkeys((*codes, abbreviation, *abbreviation.split("|")), i)
-    return columns
+def find_column(classes, name):
+    """The column of a code, abbreviation or name, or of all those of merged diagnoses; None if it is not scored."""
+    name = ("|".join(name) if isinstance(name, tuple) else str(name)).strip().casefold()
+    for i, (codes, *names) in enumerate(zip(classes.codes, classes.abbreviations, classes.names, strict=True)):
+        for known in map(str.casefold, ("|".join(codes), *names)):
+            if name in (known, *known.split("|")):
+                return i
+    return None

@@ -68,20 +68,20 @@ def share_localized(y_true, y_pred, *, radius=_RADIUS, record_ids=None):
     ----------
     y_true, y_pred : array-like of shape (n_samples, n_coordinates) or (n_samples,)
         Positions, in millimetres or any unit of length.
-    radius : float, default=10.0
-        Largest distance, itself included, in the unit of ``y_true``.
+    radius : float or sequence of float, default=10.0
+        Largest distance, itself included, in the unit of ``y_true``; several, such as ``(5, 10)``, have a share each.
     record_ids : array-like of shape (n_samples,), default=None
         Record of each sample; as in :func:`localization_error`.
 
     Returns
     -------
-    float
+    float, or ndarray of the shape of ``radius``
         NaN if there is no sample.
 
     Raises
     ------
     ValueError
-        As :func:`localization_error`.
+        A radius that is negative or NaN; and as :func:`localization_error`.
 
     Examples
     --------
@@ -89,8 +89,14 @@ def share_localized(y_true, y_pred, *, radius=_RADIUS, record_ids=None):
     >>> share_localized([[0.0, 0.0], [0.0, 10.0]], [[6.0, 8.0], [0.0, 30.0]])
     0.5
     """
+    radii = np.asarray(radius, dtype=float)
+    if not (radii >= 0).all():
+        raise ValueError(f"radius is {radius!r}; expected a distance of at least 0, or several, such as (5, 10).")
     distances = _distances(*positions(y_true, y_pred, record_ids=record_ids))
-    return float(np.mean(distances <= radius)) if len(distances) else float("nan")
+    if not len(distances):
+        return np.full(radii.shape, np.nan)[()]
+    found = np.mean(distances <= radii[..., np.newaxis], axis=-1)
+    return float(found) if isinstance(radius, Real) else found
 
 
 def neg_localization_error(y_true, y_pred, *, record_ids=None):

@@ -77,8 +77,18 @@ class MetricScorer(BaseEstimator):
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            A metric of positions for a classifier; and as the metric itself.
         """
         metric, y = metric_named(self.metric), as_target(y)
+        if metric.response == "values" and hasattr(estimator, "classes_"):
+            raise ValueError(
+                f"{self.metric!r} is for positions that regressors predict, but {type(estimator).__name__} is a classifier: "
+                "the distance between two class labels means nothing. Use 'accuracy', say, or a regressor."
+            )
         if metric.response != "scores":
             return metric.function(y, estimator.predict(X), record_ids=record_ids)
         classes = None if y.ndim == 2 else np.union1d(_classes(estimator), y)

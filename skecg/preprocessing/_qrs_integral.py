@@ -29,11 +29,13 @@ class QRSIntegral(ClassNamePrefixFeaturesOutMixin, _SignalTransformer):
     baseline : float, default=0.04
         The mean of this long a stretch before the onset, in s, is zero level: wander would count as area. 0 takes the
         signal as it is.
+    lead_names : sequence of str, default=None
+        Names of X's leads, in order. None: the 12 standard leads where X has 12, else ``"lead0"``, ``"lead1"``, ...
 
     Attributes
     ----------
     lead_names_in_ : tuple of str
-        The 12 standard leads where there are 12, else ``"lead0"``, ``"lead1"``, ...
+        Names of the leads.
     n_features_in_, n_leads_in_, n_times_in_ : int
         As seen in ``fit``. ``transform`` takes any length of three-dimensional input.
 
@@ -70,13 +72,15 @@ class QRSIntegral(ClassNamePrefixFeaturesOutMixin, _SignalTransformer):
         "onset": [Interval(Real, 0, None, closed="left")],
         "window": [Interval(Real, 0, None, closed="neither")],
         "baseline": [Interval(Real, 0, None, closed="left")],
+        "lead_names": ["array-like", None],
     }
 
-    def __init__(self, *, fs, onset, window=0.12, baseline=0.04):
+    def __init__(self, *, fs, onset, window=0.12, baseline=0.04, lead_names=None):
         self.fs = fs
         self.onset = onset
         self.window = window
         self.baseline = baseline
+        self.lead_names = lead_names
 
     def fit(self, X, y=None):
         """Learn the shape of ``X``.
@@ -103,7 +107,7 @@ class QRSIntegral(ClassNamePrefixFeaturesOutMixin, _SignalTransformer):
             )
         self._parts = slice(first - n_before, first), slice(first, first + n_integrated)
         self._check_length(X)
-        self.lead_names_in_ = check_lead_names(None, self.n_leads_in_)
+        self.lead_names_in_ = check_lead_names(self.lead_names, self.n_leads_in_)
         self._n_features_out = self.n_leads_in_
         return self
 

@@ -37,7 +37,7 @@ def test_merged_and_unscored(year):
 
 
 def test_all_forms_agree():
-    codes = [SINUS, RBBB, COMPLETE_RBBB, COMPLETE_LBBB, "164951009", "111", "nobody has it"]
+    codes = [SINUS, RBBB, COMPLETE_RBBB, COMPLETE_LBBB, "164951009", "111", "nobody has it"]  # nor warns about it
     matrix = np.array([[code in own for code in codes] for own in DIAGNOSES])
     expected = cinc_targets(DIAGNOSES)
     forms = [
@@ -49,7 +49,9 @@ def test_all_forms_agree():
         found = cinc_targets(*form)
         assert_array_equal(found.target, expected.target)
         assert found.unscored == expected.unscored
-    assert_array_equal(cinc_targets([["NSR", "RBBB"], ["CRBBB"]]).target, expected.target[:2])
+    names = [["NSR", "RBBB"], ["CRBBB"]], [["nsr", "rbbb"], {"crbbb"}], ["Sinus Rhythm, right bundle branch block", "Crbbb"]
+    for form in names:
+        assert_array_equal(cinc_targets(form).target, expected.target[:2])
     order = np.random.default_rng(0).permutation(len(codes))
     assert_array_equal(cinc_targets(matrix[:, order], np.array(codes)[order]).target, expected.target)
 
@@ -59,12 +61,26 @@ def test_all_forms_agree():
     (([[2, 0]], ["1", "2"]), "values other than 0 and 1"),
     ((SINUS,), "one string or a matrix"),
     ((np.eye(3),), r"together with codes="),
+    (([["AF"], None],), r"The diagnoses of record 1 are None; expected a collection of codes.* has \[\]"),
+    ((np.array(["AF", np.nan], dtype=object),), "The diagnoses of record 1 are nan; expected a collection"),
+    (([426783006],), "The diagnoses of record 0 are 426783006; expected a collection"),
+    ((DIAGNOSES, 2020), "codes is 2020; expected the codes of the columns of diagnoses. .* year=2020"),
+    ((np.eye(2), "AF"), "codes is 'AF'; expected the codes of the columns"),
 ])
 def test_what_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         cinc_targets(*arguments)
     with pytest.raises(ValueError, match="year is 2017"):
         cinc_targets(DIAGNOSES, year=2017)
+
+
+def test_unknown_spellings_are_told():
+    with pytest.warns(UserWarning, match=r"2 diagnoses are neither .* become no class: 'A-Fib', '426783006;59118001'"):
+        targets = cinc_targets([["A-Fib", "AF"], ["A-Fib"], [f"{SINUS};{RBBB}"], ["164951009"]])
+    assert targets.target.sum() == 1
+    assert targets.unscored == {"A-Fib": 2, "164951009": 1, f"{SINUS};{RBBB}": 1}
+    with pytest.warns(UserWarning, match="neither SNOMED CT codes nor"):
+        assert cinc_targets([[1]], ["Afib"]).unscored == {"Afib": 1}
 
 
 def spread(X):
@@ -82,7 +98,7 @@ def test_real_records_from_files_to_a_score(real_data):
     assert set(targets.unscored) == set(data.target_names) - scored
     for row, own in zip(targets.target, data.target, strict=True):  # each record, from its own codes
         codes = [code for code, has in zip(data.target_names, own, strict=True) if has]
-        columns = {cinc_classes(2021).column(code) for code in codes} - {None}
+        columns = {cinc_classes(2021).column(code) for code in codes if code in scored}
         assert set(np.flatnonzero(row)) == columns
     y = targets.target
     assert (y.sum(), y[:, 14].sum()) == (32, 13)

@@ -69,7 +69,9 @@ def test_position_codes(dim):
 @pytest.mark.parametrize(("n_times", "size"), [(1000, 25), (5000, 125), (2, 1), (1, 1), (60, 2)])
 def test_default_patch_size(n_times, size):
     assert default_patch_size(n_times) == size
-    assert PatchTransformer().fit(np.ones((2, 1, n_times), np.float32)).patch_size_ == size
+    if n_times > 1:  # of one sample no lead changes over time, which is told
+        X = np.random.default_rng(0).normal(size=(2, 1, n_times)).astype(np.float32)
+        assert PatchTransformer().fit(X).patch_size_ == size
 
 
 def torch_layer(block, dim, n_heads):
@@ -205,6 +207,21 @@ def test_dropout_draws_from_its_own_generator():
     assert torch.equal(layer(torch.ones(200, 200)), out)
     assert torch.equal(layer.eval()(out), out)
     assert torch.equal(Dropout(0.0).train()(out), out)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 1 - 1e-6])
+def test_dropout_has_its_probability_everywhere(p):
+    layer = Dropout(p).train()
+    layer.generator = torch.Generator().manual_seed(0)
+    kept = torch.stack([layer(torch.ones(3, 333)) > 0 for _ in range(300)]).float()
+    error = 4 * math.sqrt(max(p * (1 - p), 1e-5) / 300)
+    assert abs(kept.mean().item() - (1 - p)) < error / math.sqrt(999) + 2e-5
+    for lane in range(4):  # four draws come from one
+        assert abs(kept.flatten(1)[:, lane::4].mean().item() - (1 - p)) < error / math.sqrt(250) + 2e-5
+    if 0.1 < p < 0.99:  # and are independent
+        neighbours = np.corrcoef(kept.flatten(1)[:, :996].reshape(-1, 4).T.numpy())
+        np.testing.assert_allclose(neighbours, np.eye(4), atol=4 / math.sqrt(300 * 249))
+    assert torch.isfinite(layer(torch.ones(5))).all()
 
 
 def test_dropout_is_used_in_training_only():

@@ -1,5 +1,6 @@
 """Label-efficiency studies of regressors: positions in mm, where the metric is negative and larger is better."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import mean_absolute_error
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skecg import ECGRegressor, ECGSelfSupervisedEmbedder, HeadRegressor
 from skecg.encoders import PatchTransformer
@@ -165,3 +168,28 @@ def test_metrics_of_the_other_kind_are_refused(sites):
         study({"ridge": Ridge()}, X, y, patients, scoring="roc_auc")
     with pytest.raises(ValueError, match="'neg_localization_error' is for positions that regressors predict, but y holds"):
         study({"a": LogisticRegression()}, X, patients % 2, patients, cv=GroupKFold(2), scoring="neg_localization_error")
+
+
+@pytest.mark.parametrize("scoring", [
+    localization_error, {"upper quartile": partial(localization_error, quantile=0.75)}, [BOTH[0], mean_absolute_error],
+])
+def test_errors_are_no_scores(sites, scoring):
+    with pytest.raises(ValueError, match=r"smaller for better predictions.*Use 'neg_localization_error'"):
+        study({"ridge": Ridge()}, *sites, scoring=scoring)
+
+
+def test_a_share_within_another_radius_is_a_score(sites):
+    curve = study({"ridge": Ridge()}, *sites, scoring={"within 5 mm": partial(share_localized, radius=5)}, n_repeats=1)
+    assert 0 < curve.evaluate(curve.select(fraction=1.0)[0]) <= 1
+
+
+def test_early_stopping_needs_two_patients_in_every_budget(sites):
+    X, y, patients = sites
+    y = y + np.random.default_rng(0).normal(size=y.shape)  # else a budget of one patient has one value, and trains nothing
+    options = {"label_fractions": (0.05, 1.0), "n_repeats": 1, "cv": 2, "scoring": BOTH[0]}
+    head = HeadRegressor(max_epochs=1, early_stopping=True)
+    for arm in (head, make_pipeline(StandardScaler(), head)):
+        with pytest.raises(ValueError, match=r"arm 'head' has early_stopping=True.* 0.05 in split 0 has a single one"):
+            study({"ridge": Ridge(), "head": arm}, X, y, patients, **options)
+        study({"head": arm}, X, y, patients, **{**options, "label_fractions": (0.1, 1.0)})
+        study({"head": arm}, *sites, **options)

@@ -231,6 +231,9 @@ def test_compare():
         wanted = (student.ppf(1 - 0.025 / 3, freedom) + student.ppf(0.8, freedom)) * error
         assert row["detectable_effect"] == pytest.approx(wanted)
     assert [row["p_holm"] for row in rows] == holm([row["p_value"] for row in rows])
+    for row, fraction in zip(rows, FRACTIONS, strict=True):
+        names = [row[name] for name in ("arm", "reference", "metric", "fraction", "reference_fraction")]
+        assert names == ["a", "b", curve.metrics[0], fraction, fraction]
     turned = compare(curve, "b", "a", n_resamples=400)
     for row, other in zip(rows, turned, strict=True):
         assert (row["low"], row["high"], row["p_value"]) == pytest.approx((-other["high"], -other["low"], other["p_value"]))
@@ -264,6 +267,7 @@ def test_compare_with_another_fraction_of_the_reference():
         error = np.std(drawn, ddof=1)
         assert (row["high"] - row["low"]) / 2 >= 1.9 * error
     same_fraction = compare(curve, "a", "b", n_resamples=400)[0]
+    assert [row["reference_fraction"] for row in rows] == [0.1] * len(FRACTIONS)
     assert rows[0] == same_fraction | {"p_holm": rows[0]["p_holm"], "claim": rows[0]["claim"]}
 
 

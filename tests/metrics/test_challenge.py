@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 
+from skecg.datasets import cinc_targets
 from skecg.evaluation import label_efficiency_curve, summary
 from skecg.metrics import (
     accuracy,
@@ -66,7 +68,14 @@ def test_classes(year, n_classes, n_diagnoses, sinus):
         assert {classes.column(a) for a in classes.abbreviations[i].split("|")} == {i}
     assert classes.column("59118001") == classes.column("713427006") == classes.column("CRBBB")
     assert classes.column(59118001) == classes.column("RBBB")
-    assert classes.column("164951009") is None  # abnormal QRS is not scored
+    for i in range(n_classes):
+        of_class = [*classes.abbreviations[i].split("|"), *classes.names[i].split("|")]
+        for name in (*of_class, classes.abbreviations[i], classes.names[i]):
+            assert {classes.column(form) for form in (name, name.upper(), name.lower(), f" {name}")} == {i}
+        assert classes.column(classes.codes[i]) == i
+    for name in ("164951009", "nsr2", "", "CRBBB|AF", ("713427006", "164889003"), None):  # the first: abnormal QRS
+        with pytest.raises(KeyError, match=r"is not scored; expected a SNOMED CT code, .* \w+, PAC\|SVPB, "):
+            classes.column(name)
 
 
 def test_tables_are_the_challenges(real_data):
@@ -127,8 +136,11 @@ def test_definition(seed, n, year, sparse):
     assert value <= 1 + 1e-12
     assert cinc_score(true, true, year) in (pytest.approx(1, abs=1e-12), 0.0)
     order = rng.permutation(shape[1])
-    names = [str(rng.choice(classes.codes[i])) for i in order]
-    assert cinc_score(true[:, order], predicted[:, order], year, labels=names) == pytest.approx(value, abs=1e-12)
+    for names in (
+        [str(rng.choice(classes.codes[i])) for i in order], [classes.codes[i] for i in order],
+        [classes.abbreviations[i].lower() for i in order], [classes.names[i] for i in order],
+    ):
+        assert cinc_score(true[:, order], predicted[:, order], year, labels=names) == pytest.approx(value, abs=1e-12)
     only = true[:, 3:9], predicted[:, 3:9]
     padded = [np.pad(part, ((0, 0), (3, shape[1] - 9))) for part in only]
     assert cinc_score(*only, year, labels=classes.abbreviations[3:9]) == cinc_score(*padded, year)
@@ -165,6 +177,8 @@ def test_windows_of_records():
     (([[1, 0]], [[1, 0]], 2021, ["RBBB", "713427006"]), "more than once: RBBB, 713427006. .*merge"),
     (([[1, 0]], [[1, 0]], 2021, ["AF"]), "each of the 1 labels"),
     (([[1, 0]], [[0.7, 0.2]], 2021, ["AF", "NSR"]), "y_pred .* no indicator matrix of 0 and 1"),
+    ((cinc_targets([["AF"]]), [[0] * 26]), "y_true is a CincTargets; expected an indicator matrix. Pass its target"),
+    (([[0] * 26], cinc_targets([["AF"]])), "y_pred is a CincTargets; expected an indicator matrix. Pass its target"),
     (([[1, 0]], [[1, 0]], 2019), "year is 2019; expected one of 2020, 2021"),
 ])
 def test_what_is_refused(arguments, message):
@@ -219,3 +233,20 @@ def test_label_efficiency():
         assert row["value"] == cinc_score(Y[curve.splits[run.split][1]], run.predictions)
     rows = summary(curve, n_resamples=50)
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_what_a_study_warns_about_classes_that_nobody_has():
+    """One line for 22 classes, and no word of them where budgets lack a class."""
+    y = np.zeros((80, 26), dtype=int)
+    y[:, [1, 14, 15]] = np.random.default_rng(0).random((80, 3)) < [0.5, 0.5, 0.05]
+    with pytest.warns(UserWarning) as told:
+        label_efficiency_curve({"one": MODEL, "two": OneVsRestClassifier(GaussianNB(var_smoothing=1e-3))}, X[:80], y,
+                               label_fractions=(0.2, 1.0), cv=2, n_repeats=2, scoring="f1", verbose=0, random_state=0)
+    told = [str(warning.message) for warning in told]
+    for arm in ("one", "two"):
+        own = [text for text in told if text.startswith(f"Arm '{arm}', in 8 run(s): UserWarning: Label not ")]
+        assert len(own) == 1
+        assert own[0].endswith("is present in all training examples. (and 23 more that differ in numbers only)")
+    absent, = (text for text in told if text.startswith("Budgets without any label"))
+    assert set(re.findall(r"(\d+) in \d+ of", absent)) == {"15"}
+    assert len(told) == 3

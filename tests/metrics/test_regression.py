@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import special_ortho_group
-from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skecg.metrics import (
     _common,
@@ -108,10 +110,25 @@ def test_bad_quantile(quantile):
         localization_error([0.0], [0.0], quantile=quantile)
 
 
+@pytest.mark.parametrize("radius", [-1, float("nan"), (5, -1), None])
+def test_bad_radius(radius):
+    with pytest.raises(ValueError, match="expected a distance of at least 0"):
+        share_localized([0.0], [0.0], radius=radius)
+
+
+def test_several_radii_at_once():
+    true, predicted = draw(50)
+    shares = share_localized(true, predicted, radius=(0, 10, 20, np.inf))
+    assert shares.tolist() == [share_localized(true, predicted, radius=radius) for radius in (0, 10, 20, np.inf)]
+    assert 0 == shares[0] < shares[1] < shares[2] < shares[3] == 1
+    assert isinstance(share_localized(true, predicted), float)
+
+
 def test_nothing_has_no_error():
     nothing = np.zeros((0, 3))
     assert np.isnan(localization_error(nothing, nothing)) and np.isnan(share_localized(nothing, nothing))
     assert np.isnan(localization_error(nothing, nothing, quantile=(0.25, 0.75))).tolist() == [True, True]
+    assert np.isnan(share_localized(nothing, nothing, radius=(5, 10))).tolist() == [True, True]
 
 
 # --- resampled -------------------------------------------------------------------------------------------------
@@ -155,6 +172,18 @@ def test_scorer_in_cross_validation(name):
     for value, model, (_, test) in zip(
             found["test_score"], found["estimator"], GroupKFold(3).split(X, true, groups), strict=True):
         assert_allclose(value, NAMES[name](true[test], model.predict(X[test])))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("model", [
+    LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression()),
+    GridSearchCV(LogisticRegression(), {"C": [1]}),
+], ids=["classifier", "pipeline", "search"])
+def test_scorer_refuses_classifiers_of_segments(name, model):
+    segment = np.repeat(np.arange(1, 4), 10)
+    X = np.eye(4)[segment]
+    with pytest.raises(ValueError, match=f"'{name}' is for positions.* is a classifier"):
+        cross_val_score(model, X, segment, scoring=get_scorer(name), cv=3, error_score="raise")
 
 
 def test_a_search_takes_the_smallest_error():

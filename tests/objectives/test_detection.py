@@ -495,14 +495,6 @@ def test_flat_leads_do_not_change_the_scale_of_the_loss():
     assert 0.8 < module(make_batch(encoder, zeros))["reconstruction"].item() < 1.2
 
 
-def test_signals_from_which_nothing_can_be_learned_are_told():
-    flat = np.full((6, 4, N_TIMES), 1e6, dtype=np.float32)
-    with pytest.warns(UserWarning, match="No lead of X changes over time"):
-        embedder = ECGSelfSupervisedEmbedder(ENCODERS["patches"], max_epochs=1, random_state=0).fit(flat)
-    assert embedder.encoder_.center_ == 1e6
-    assert np.isfinite(embedder.transform(flat)).all()
-
-
 def test_bfloat16_agrees():
     for name in ENCODERS:
         encoder, module = build(name)

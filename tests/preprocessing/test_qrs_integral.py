@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
@@ -37,6 +37,7 @@ def test_naive_sums(dtype, baseline, monkeypatch):
 
 
 @given(st.floats(-3, 3), st.floats(0.1, 5))
+@settings(deadline=None)
 def test_level_does_not_count_and_amplitude_does(level, factor):
     integral = QRSIntegral(fs=250, onset=0.1).fit(X)
     signals = X.astype(np.float64)
@@ -62,6 +63,9 @@ def test_names_dimensions_and_lengths():
     assert_array_equal(one.transform(X[:, :1]), flat.transform(X[:, 0]))
     assert_array_equal(one.transform(X[:, :1]), integral.transform(X)[:, :1])
     assert_array_equal(integral.transform(X[..., :60]), integral.transform(X))
+    named = QRSIntegral(fs=250, onset=0.1, lead_names=["V1", "V2"]).fit(X[:, 6:8])
+    assert list(named.get_feature_names_out()) == ["V1", "V2"] and named.lead_names_in_ == ("V1", "V2")
+    assert_array_equal(named.transform(X[:, 6:8]), integral.transform(X)[:, 6:8])
     with pytest.raises(ValueError, match=r"50 samples in time.*reach to sample 55"):
         integral.transform(X[..., :50])
 
@@ -69,7 +73,7 @@ def test_names_dimensions_and_lengths():
 @pytest.mark.parametrize(("params", "message"), [
     ({"onset": 0.35}, "reach to sample"), ({"window": 0.001}, "less than one sample"), ({"baseline": 0.2}, "baseline=0.2 s"),
     ({"onset": 0.0}, "baseline=0.04 s before onset=0 s"), ({"baseline": 0.001}, "baseline=0.001"), ({"fs": -1}, "fs"),
-    ({"onset": -0.1}, "onset"),
+    ({"onset": -0.1}, "onset"), ({"lead_names": ["V1", "V2"]}, "lead_names has 2 names .* but X has 12 leads"),
 ])
 def test_errors(params, message):
     with pytest.raises(ValueError, match=message):
