@@ -339,10 +339,10 @@ class MultilabelThresholdClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEst
         splits = list(check_cv(cv).split(np.zeros(len(y)), y, groups))
         owners, unit = (np.arange(len(y)), "sample") if groups is None else (groups, "patient")
         for i, (train, valid) in enumerate(splits):
-            shared = np.intersect1d(owners[train], owners[valid])
-            if len(shared):
+            shared = np.intersect1d(owners[train], owners[valid]).tolist()
+            if shared:
                 raise ValueError(
-                    f"Split {i} of cv has {len(shared)} {unit}(s) on both sides, such as {shared.tolist()[0]!r}: thresholds are to "
+                    f"Split {i} of cv has {len(shared)} {unit}(s) on both sides, such as {shared[0]!r}: thresholds are to "
                     "be tuned on others than the estimator is trained on. Use a splitter that keeps them apart, such as "
                     "GroupKFold, or leave cv at a number."
                 )

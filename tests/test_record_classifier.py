@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.linear_model import LogisticRegression, Perceptron, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_validate
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -351,6 +351,8 @@ class Votes(ClassifierMixin, BaseEstimator):
 def test_an_estimator_needs_scores():
     with pytest.raises(ValueError, match="neither predict_proba nor decision_function"):
         RecordClassifier(Votes(), 1.0).fit(RECORDS, Y)
+    with pytest.raises(ValueError, match=r"cannot be combined. It is a regressor; take a classifier\.$"):
+        RecordClassifier(make_pipeline(Features(), Ridge()), 1.0).fit(RECORDS, Y)
     clf = RecordClassifier(make_pipeline(Features(), Perceptron(random_state=0)), 1.0).fit(RECORDS, BINARY)
     assert not hasattr(clf, "predict_proba")
     predicted = clf.predict_records(RECORDS)

@@ -250,6 +250,8 @@ class TokenNetwork(Network):
                 for piece, n in zip(pieces, lengths.tolist(), strict=True)
             ]
             return torch.stack(read).reshape(h.shape)
+        if not padding.any():
+            return self._read(pieces, None).reshape(h.shape)
         there = lengths.nonzero()[:, 0]
         longest = int(lengths.max())
         mask = padding[there, :longest]
