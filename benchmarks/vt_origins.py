@@ -151,9 +151,11 @@ def report(results):
             patients = next(iter(of.values()))["n_patients"]
             lines.append(f"| {fraction:.0%} ({patients:.0f} anatomies) | {' | '.join(cells)} |")
         unit = " in mm" if task == "position" else ""
-        lines += ["", f"{FINE_TUNED.capitalize()}, minus another arm{unit} (larger is better), with 95 % intervals over "
-                  "anatomies and repeats, p after Holm's correction over the fractions, and the smallest true difference found with 80 % "
-                  "power:", ""]
+        lines += [
+            "", f"{FINE_TUNED.capitalize()}, minus another arm{unit} (larger is better), with 95 % intervals over anatomies "
+            "and repeats, p after Holm's correction over the fractions, and the smallest true difference found with 80 % power:",
+            "",
+        ]
         rows = [row for row in found["metrics"][metric]["differences"] if row["arm"] == FINE_TUNED]
         references = list(dict.fromkeys(row["reference"] for row in rows))
         lines += ["| labels | " + " | ".join(references) + " |", "|---|" + "---|" * len(references)]
