@@ -153,8 +153,8 @@ def report(results):
         unit = " in mm" if task == "position" else ""
         lines += [
             "", f"{FINE_TUNED.capitalize()}, minus another arm{unit} (larger is better), with 95 % intervals over anatomies "
-            "and repeats, p after Holm's correction over the fractions, and the smallest true difference found with 80 % power:",
-            "",
+            "and repeats, p after Holm's correction over the fractions, and the smallest true difference found with 80 % "
+            "power:", "",
         ]
         rows = [row for row in found["metrics"][metric]["differences"] if row["arm"] == FINE_TUNED]
         references = list(dict.fromkeys(row["reference"] for row in rows))
