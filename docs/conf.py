@@ -93,7 +93,7 @@ def own_members(name):
         for member, value in vars(base).items():
             if member.startswith("_") or member in members or value is None:
                 continue
-            if inspect.isfunction(value) or isinstance(value, property) or hasattr(value, "fn"):
+            if inspect.isfunction(value) or isinstance(value, (property, classmethod)) or hasattr(value, "fn"):
                 members[member] = "autoproperty" if isinstance(value, property) else "automethod"
     return list(members.items())
 

@@ -17,7 +17,7 @@ from .._validation import validate_ecg
 class ReconstructionDisplay:
     """Signals on paper, with what was hidden and what :class:`~skecg.objectives.MaskedReconstruction` predicted there.
 
-    Make one with :meth:`from_estimator`.
+    Make one with :meth:`~skecg.evaluation.ReconstructionDisplay.from_estimator`.
 
     Parameters
     ----------

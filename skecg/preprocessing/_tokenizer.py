@@ -53,7 +53,7 @@ class ECGTokenizer(BaseEstimator):
       put into what :meth:`encode` returns.
     - Levels are written as characters from U+4E00 on. HeartBERT's start at "A", and level 95 becomes a no-break space,
       which normalisation turns into a word boundary that no token crosses, and that cannot be decoded.
-      :meth:`from_file` reads its files and reproduces that.
+      :meth:`~skecg.preprocessing.ECGTokenizer.from_file` reads its files and reproduces that.
     - The state is text: pickles and :func:`skecg.save` need nothing of ``tokenizers``.
 
     References
