@@ -1,6 +1,7 @@
 """The modules of MaskedReconstruction: temporal detection (what was hidden) and spatial detection (which lead is where)."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -94,7 +95,7 @@ class SpatioTemporalModule(nn.Module):
 
     def detect(self, batch, order):
         """:class:`Detection` of a batch whose leads stand in ``order``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement detect(batch, order) and return a Detection.")
 
     def reconstruct(self, batch):
         """What is hidden in a batch, all leads in their places, and what is predicted there.
@@ -105,8 +106,8 @@ class SpatioTemporalModule(nn.Module):
             In the unit of X; bool; in the unit of X, a prediction for every sample.
         """
         network, (n_samples, n_leads, n_times) = self.encoder, batch.x.shape
-        batch.given = {"places": torch.arange(n_leads, device=batch.x.device), **batch.given}
-        found = self.detect(batch, None)
+        everywhere = {"places": torch.arange(n_leads, device=batch.x.device), **batch.given}
+        found = self.detect(replace(batch, given=everywhere), None)
         hidden = found.hidden.expand(found.prediction.shape).reshape(n_samples, n_leads, -1)[..., :n_times]
         prediction = found.prediction.float().reshape(n_samples, n_leads, -1)[..., :n_times]
         return batch.x, hidden, prediction * network.scale + network.center
