@@ -297,13 +297,15 @@ class _Study:
         }
         calls = (
             delayed(_pretrain)(
-                place, jobs[place], *self._signals(place[0]), seed_of(self.seed, place[0]), files[place], options
+                place, jobs[place], *self._signals(place[0]), seed_of(self.seed, place[0]), options
             )
             for place in todo
         )
         with self._progress(len(jobs), len(jobs) - len(todo), "pretraining") as progress:
             for place, found in self._parallel(calls, n_jobs):
                 self.pretrained[place] = found
+                if files[place] is not None:  # here: a worker cannot name the classes of the user's script
+                    write_atomically(files[place], partial(joblib.dump, found))
                 progress.update()
         for place, found in self.pretrained.items():
             entry = {name: found[name] for name in ("n_samples", "n_patients", "seconds")}
@@ -558,15 +560,13 @@ def _holds_frozen_embedder(arm):
     return isinstance(arm, BaseEstimator) and any(map(_holds_frozen_embedder, arm.get_params(deep=False).values()))
 
 
-def _pretrain(place, job, X, groups, seed, file, options):
+def _pretrain(place, job, X, groups, seed, options):
     started = time.perf_counter()
     steps, embedder = job.fit(X, groups, seed, **options)
     found = {
         "result": (steps, embedder), "n_samples": len(X),
         "n_patients": len(X) if groups is None else len(np.unique(groups)), "seconds": time.perf_counter() - started,
     }
-    if file is not None:
-        write_atomically(file, partial(joblib.dump, found))
     return place, found
 
 
