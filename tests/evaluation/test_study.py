@@ -446,6 +446,38 @@ def test_a_killed_study_is_taken_up(tmp_path, monkeypatch):
     np.testing.assert_array_equal([r.scores for r in resumed.runs], [r.scores for r in whole.runs])
 
 
+OWN_OBJECTIVE = textwrap.dedent("""
+    import sys
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from skecg import ECGSelfSupervisedEmbedder
+    from skecg.datasets import make_ecg
+    from skecg.encoders import PatchTransformer
+    from skecg.evaluation import label_efficiency_curve
+    from skecg.objectives import MaskedReconstruction
+
+    class Mine(MaskedReconstruction):
+        pass
+
+    if __name__ == "__main__":
+        X, y, groups = make_ecg(24, classes=("normal", "atrial fibrillation"), duration=1.0, random_state=0)
+        embedder = ECGSelfSupervisedEmbedder(PatchTransformer(embed_dim=8, depth=1), Mine(), max_epochs=1)
+        label_efficiency_curve({"probe": make_pipeline(embedder, LogisticRegression())}, X, y, groups=groups,
+                               label_fractions=(1.0,), cv=2, n_repeats=1, n_jobs=2, verbose=0, cache_dir=sys.argv[1],
+                               random_state=0)
+""")
+
+
+def test_an_objective_of_the_script_itself_is_cached_by_several_processes(tmp_path):
+    script = tmp_path / "study.py"
+    script.write_text(OWN_OBJECTIVE)
+    written = []
+    for _ in range(2):  # the second time from the cache
+        subprocess.run([sys.executable, script, tmp_path / "cache"], check=True)
+        written.append({file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "pretrained").iterdir()})
+    assert len(written[0]) == 2 and written[0] == written[1]
+
+
 def test_two_processes_give_what_one_gives_and_share_the_threads(features):
     class Threads(DummyClassifier):
         def predict_proba(self, X):
