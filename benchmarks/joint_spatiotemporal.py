@@ -209,8 +209,8 @@ def claims(found):
         few, full = row("against_all_labels", 0.6), row("differences", 1.0)
         held = full["low"] <= 0.013 <= full["high"]
         lines += [
-            f"- 60 % of the labels are as good as all for the network from scratch: {arm} with 60 % minus {reference} with all is "
-            f"{few['difference']:+.3f} [{few['low']:+.3f}, {few['high']:+.3f}]; no worse by more than 0.005: "
+            f"- 60 % of the labels are as good as all for the network from scratch: {arm} with 60 % minus {reference} with "
+            f"all is {few['difference']:+.3f} [{few['low']:+.3f}, {few['high']:+.3f}]; no worse by more than 0.005: "
             f"{'yes' if few['non_inferior'] else 'not shown'}.",
             f"- +0.013 over random initialisation: {arm} minus {reference} with all labels is {full['difference']:+.3f} "
             f"[{full['low']:+.3f}, {full['high']:+.3f}]; the interval {'holds' if held else 'does not hold'} +0.013 and "
@@ -302,7 +302,7 @@ def main():
         algebra = named_leads(data["X"])
         figure = draw_reconstruction(*filtered(args.folder)[::2], f"{stem}_reconstruction.png", args.seed)
     minutes = (sum(run.seconds for run in curve.runs) + sum(entry["seconds"] for entry in curve.pretraining)) / 60
-    display = LabelEfficiencyDisplay(curve).plot()
+    display = LabelEfficiencyDisplay(curve).plot(arms=[arm for arm in curve.arms if not arm.endswith("probe")])
     display.figure_.savefig(f"{stem}.png", dpi=150)
     text = report(args.study, curve, found, detection, algebra)
     Path(f"{stem}.md").write_text(text)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ._statistics import label_saving, summary
+from ._statistics import label_saving, number_of, summary
 
 _MARKERS = "osD^vPX*"
+_MOST_WITHIN = 6  # arms whose names leave the axes room for curves
 
 
 class LabelEfficiencyDisplay:
@@ -37,13 +38,17 @@ class LabelEfficiencyDisplay:
     def __init__(self, curve):
         self.curve = curve
 
-    def plot(self, metric=None, *, saving=None, confidence_level=0.95, n_resamples=1000, random_state=0, ax=None):
+    def plot(
+        self, metric=None, *, arms=None, saving=None, confidence_level=0.95, n_resamples=1000, random_state=0, ax=None
+    ):
         """Draw the curves; needs ``pip install skecg[plot]``.
 
         Parameters
         ----------
         metric : str, default=None
             One of the study's metrics; None is the first.
+        arms : sequence of str, default=None
+            What to draw, in this order. None: all arms.
         saving : tuple of (str, str), default=None
             An arm and its reference: marks the fraction at which the arm reaches what the reference does with all labels.
         confidence_level : float, default=0.95
@@ -53,7 +58,7 @@ class LabelEfficiencyDisplay:
         random_state : int, default=0
             Seed of the bootstrap.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw. None: a new figure.
+            Where to draw. None: a new figure. More than six arms are named beside the axes.
 
         Returns
         -------
@@ -68,20 +73,25 @@ class LabelEfficiencyDisplay:
         curve, options = self.curve, {
             "confidence_level": confidence_level, "n_resamples": n_resamples, "random_state": random_state,
         }
+        names = curve.arms if arms is None else list(arms)
+        for arm in (*names, *(saving or ())):
+            number_of(curve, arm)
+        if not {*(saving or ())} <= {*names}:
+            raise ValueError(f"saving={saving!r} names an arm that is not to be drawn: {', '.join(map(repr, names))} are.")
         metric = curve.metrics[0] if metric is None else metric
         rows = summary(curve, metric, **options)
         if ax is None:
-            ax = plt.subplots(figsize=(7.0, 4.6), layout="constrained")[1]
+            ax = plt.subplots(figsize=(7.0 if len(names) <= _MOST_WITHIN else 10.0, 4.6), layout="constrained")[1]
         fractions = np.array(curve.label_fractions)
         self.lines_ = {}
-        for i, arm in enumerate(curve.arms):
+        for i, arm in enumerate(names):
             own = [row for row in rows if row["arm"] == arm]
             value, low, high = (np.array([row[name] for row in own], dtype=float) for name in ("value", "low", "high"))
             # beside each other on the logarithmic axis, so that the bars can be told apart
-            at = fractions * 1.03 ** (i - (len(curve.arms) - 1) / 2)
+            at = fractions * 1.03 ** (i - (len(names) - 1) / 2)
             bars = ax.errorbar(
-                at, value, [np.maximum(0, value - low), np.maximum(0, high - value)], fmt=_MARKERS[i % len(_MARKERS)] + "-",
-                markersize=5, linewidth=1.5, elinewidth=1, capsize=2.5, label=arm,
+                at, value, [np.maximum(0, value - low), np.maximum(0, high - value)], fmt=_MARKERS[i % len(_MARKERS)],
+                linestyle="-" if i < 10 else "--", markersize=5, linewidth=1.5, elinewidth=1, capsize=2.5, label=arm,
             )
             self.lines_[arm] = bars.lines[0]
         if saving is not None:
@@ -98,7 +108,9 @@ class LabelEfficiencyDisplay:
         unit = curve.unit(metric)
         ax.set_ylabel(metric.replace("_", " ") + (unit and f" ({unit})"))
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False, loc="best", fontsize="small")
+        within = len(names) <= _MOST_WITHIN
+        place = {"loc": "best"} if within else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+        ax.legend(frameon=False, fontsize="small", **place)
         for line, text in enumerate(self._remarks()):
             ax.annotate(text, (0.01, 0.99), (0, -11 * line), xycoords="axes fraction", textcoords="offset points", va="top",
                         fontsize="small", color="firebrick", weight="bold")

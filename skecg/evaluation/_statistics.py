@@ -245,7 +245,7 @@ def compare(
             f"reference_fraction={reference_fraction!r} is none of the study's label fractions: "
             f"{', '.join(f'{f:.4g}' for f in curve.label_fractions)}."
         )
-    a, b = _number_of(curve, arm), _number_of(curve, reference)
+    a, b = number_of(curve, arm), number_of(curve, reference)
     values = resampled_values(curve, metric, n_resamples=n_resamples, random_state=random_state)
     level, rows = 1 - confidence_level, []
     names = {"arm": arm, "reference": reference, "metric": curve.metrics[0] if metric is None else metric}
@@ -413,7 +413,7 @@ def label_saving(curve, arm, reference, *, metric=None, confidence_level=0.95, n
     (95 % interval not reached to not reached); it does in 0 % of resamples.
     """
     _check_level(confidence_level)
-    a, b = _number_of(curve, arm), _number_of(curve, reference)
+    a, b = number_of(curve, arm), number_of(curve, reference)
     if len(curve.label_fractions) < 2:
         raise ValueError(
             f"The study has one label fraction, {curve.label_fractions[0]:.4g}; a fraction at which {arm!r} reaches "
@@ -531,7 +531,7 @@ def _runs_by_place(curve):
     return runs
 
 
-def _number_of(curve, arm):
+def number_of(curve, arm):
     if arm not in curve.arms:
         raise ValueError(f"There is no arm {arm!r}; the study has {', '.join(map(repr, curve.arms))}.")
     return curve.arms.index(arm)

@@ -649,6 +649,24 @@ def test_the_plot_shows_what_the_summary_says(features):
         values = [row["value"] for row in summary(curve, n_resamples=50) if row["arm"] == arm]
         np.testing.assert_allclose(display.lines_[arm].get_ydata(), values)
     assert display.figure_ is display.ax_.figure and "lda" in display.ax_.get_title()
+    only = LabelEfficiencyDisplay(curve).plot(arms=["spy"], n_resamples=50)
+    assert list(only.lines_) == [text.get_text() for text in only.ax_.get_legend().get_texts()] == ["spy"]
+    for options, message in (({"arms": ["svm"]}, "no arm 'svm'"), ({"arms": ["spy"], "saving": ("lda", "spy")}, "be drawn")):
+        with pytest.raises(ValueError, match=message):
+            LabelEfficiencyDisplay(curve).plot(n_resamples=50, **options)
+    plt.close("all")
+
+
+def test_the_names_of_many_arms_hide_no_curve(features):
+    import matplotlib.pyplot as plt
+
+    curve = study({f"arm {i}": LinearDiscriminantAnalysis() for i in range(11)}, features, n_repeats=1)
+    display = LabelEfficiencyDisplay(curve).plot(n_resamples=20)
+    display.figure_.canvas.draw()
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.x0 >= display.ax_.get_window_extent().x1 and legend.x1 <= display.figure_.bbox.x1
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in display.lines_.values()}
+    assert len(looks) == 11
     plt.close("all")
 
 
