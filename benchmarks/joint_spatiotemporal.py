@@ -234,6 +234,7 @@ def spatial_detection(curve):
 def report(study, curve, found, detection, algebra):
     """The tables that a reader looks for first."""
     lines = [
+        f"![Ablation](joint_spatiotemporal_{study}.png)", "",
         f"{len(curve.y):,} recordings of {curve.settings['n_patients']:,} patients, {len(curve.splits)} split(s) by "
         "patient. Macro AUROC of five superclasses, mean over splits and repeats; 95 % intervals over patients and repeats.",
         "", "| arm | " + " | ".join(f"{f:.0%} of labels" for f in curve.label_fractions) + " |",
