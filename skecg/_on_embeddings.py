@@ -4,13 +4,15 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from ._predictor import NetworkPredictor, Rows, SupervisedModule, apply_head
-from ._training import Signals, apply_network, resolve_device, with_callbacks
+from ._torch import resolve_device
+from ._training import Signals, all_or_nothing, apply_network, with_callbacks
 
 
 class EmbeddingPredictor(NetworkPredictor):
     """X is vectors, or sequences of them."""
 
     @with_callbacks
+    @all_or_nothing
     def fit(self, X, y, groups=None):
         """Train the head.
 

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ._embedder import ECGSelfSupervisedEmbedder
 from ._predictor import NetworkPredictor, Rows, SupervisedModule, apply_head
-from ._training import Signals, apply_network, resolve_device, with_callbacks
+from ._torch import resolve_device
+from ._training import Signals, all_or_nothing, apply_network, with_callbacks
 from ._validation import validate_ecg
 
 
@@ -27,6 +28,7 @@ class SignalPredictor(NetworkPredictor):
     }
 
     @with_callbacks
+    @all_or_nothing
     def fit(self, X, y, groups=None, X_unlabeled=None, X_val=None, y_val=None):
         """Pretrain, then train with labels.
 
