@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,8 +89,9 @@ class Checkpoints:
 
     def _load(self):
         for part in self.folder.glob(f"{self.name}-*.part"):  # of writers that were killed
-            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
-                part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                    part.unlink()
         damaged = []
         for path in sorted(self.folder.glob(f"{self.name}-*.safetensors"), reverse=True):
             try:
