@@ -124,6 +124,8 @@ class SignalPredictor(NetworkPredictor):
         embedder.set_params(output="embedding")
         if embedder.random_state is None:
             embedder.set_params(random_state=seed)
+        if self.deterministic:
+            embedder.set_params(deterministic=True)
         if X_unlabeled is None:
             return embedder.fit(X, groups=groups)
         embedder.fit(X_unlabeled)

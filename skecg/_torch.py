@@ -2,12 +2,14 @@
 
 import os
 import threading
+import warnings
 from contextlib import contextmanager
 
 import torch
 
 _lock = threading.RLock()
 _inside = []  # the threads that are in preserved_torch_state at present, once for each time
+_loaded = False
 _before = None  # states of the global generators when the first of them came
 
 
@@ -55,6 +57,18 @@ def seed_torch(seed):
     """Seed torch's global generators, not while a network is being initialised in another thread."""
     with _lock:
         torch.manual_seed(seed)
+
+
+def load_optimizers():
+    """Let torch load what it loads at an optimizer's first step, without the warning filters that this leaves behind."""
+    global _loaded
+    with _lock:
+        if not _loaded:
+            with warnings.catch_warnings():
+                parameter = torch.nn.Parameter(torch.zeros(1))
+                parameter.grad = torch.zeros(1)
+                torch.optim.AdamW([parameter], fused=True).step()
+            _loaded = True
 
 
 def build_seeded(build, seed):

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from . import _checkpoints
 from ._checkpoints import Checkpoints, Draws, HeldSignals, capture, put_back
-from ._torch import preserved_torch_state, resolve_device, resolve_precision, seed_torch
+from ._torch import load_optimizers, preserved_torch_state, resolve_device, resolve_precision, seed_torch
 from ._validation import as_3d
 from .encoders._layers import Dropout
 from .objectives._base import Batch
@@ -200,6 +200,7 @@ def fit_network(module, data, plan, *, valid=None, context=None, estimator=None,
         The process was told to stop; the state is saved if the plan has checkpoints.
     """
     device = resolve_device(plan.device)
+    load_optimizers()
     module.to(device)
     history = []
     trainer = _Trainer(
@@ -265,6 +266,8 @@ class _Trainer(NeuralNet):
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.plan.weight_decay},
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
+        buffers = dict(self.module_.named_buffers())
+        self.statistics = [buffers[name] for name in self.watched & buffers.keys()]  # of batch normalisation, mostly
         self.optimizer_ = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.plan.learning_rate, fused=True
         )
@@ -292,9 +295,11 @@ class _Trainer(NeuralNet):
         terms["loss"].backward()
         limit = self.plan.gradient_clip
         norm = nn.utils.clip_grad_norm_(self.trainable, math.inf if limit is None else limit)
-        # both: a loss may be infinite while its gradient is not, and the other way round
+        # all three: one of them may be infinite while the others are not
         self.check_finite("training loss", terms["loss"], batch)
         self.check_finite("norm of the gradient", norm, batch)
+        if self.statistics:
+            self.check_finite("sum of the running statistics", torch.stack([s.sum() for s in self.statistics]).sum(), batch)
         return terms
 
     def validation_step(self, batch, **fit_params):
