@@ -94,8 +94,9 @@ class ECGSelfSupervisedEmbedder(
     cache : str or joblib.Memory, default=None
         Where ``transform`` keeps embeddings, by weights and data.
     checkpoint_dir : str or path, default=None
-        Where ``fit`` saves its state after every epoch. A fit with the same parameters and data takes up there after a
-        crash, or returns at once if it was complete; with ``random_state=None`` it takes up the interrupted seed too.
+        Where ``fit`` saves its state: after every epoch, every five minutes within longer ones, and when SIGTERM or Ctrl-C
+        ends it. A fit with the same parameters and data takes up there after a crash, to the bit, or returns at once if it
+        was complete; with ``random_state=None`` it takes up the interrupted seed too.
     warm_start : bool, default=False
         Keep the objective's module after ``fit``, and continue from there in the next ``fit``, for ``max_epochs`` more
         epochs with a new optimizer and learning-rate schedule.
@@ -217,9 +218,14 @@ class ECGSelfSupervisedEmbedder(
         Raises
         ------
         ValueError
-            Malformed signals, lead names that do not fit them, an objective that cannot predict the encoder's tokens.
+            Malformed signals, lead names that do not fit them, an objective that cannot predict the encoder's tokens;
+            checkpoints that are all damaged, or of another fit.
         FloatingPointError
-            The loss is no longer finite.
+            The loss, its gradient or the weights are no longer finite; the message names the samples of the batch.
+        OSError
+            The state could not be saved in ``checkpoint_dir``.
+        TrainingInterrupted, KeyboardInterrupt
+            SIGTERM or Ctrl-C; the state is saved if there is a ``checkpoint_dir``.
         """
         self._validate_params()
         resume = self.warm_start and hasattr(self, "pretrainer_")

@@ -28,6 +28,11 @@ class EmbeddingPredictor(NetworkPredictor):
         Returns
         -------
         self : estimator
+
+        Raises
+        ------
+        FloatingPointError
+            The loss, its gradient or the weights are no longer finite; the message names the samples of the batch.
         """
         self._validate_params()
         X = self._validate(X, reset=True)

@@ -50,6 +50,11 @@ class SignalPredictor(NetworkPredictor):
         Returns
         -------
         self : estimator
+
+        Raises
+        ------
+        FloatingPointError
+            The loss, its gradient or the weights are no longer finite; the message names the samples of the batch.
         """
         self._validate_params()
         X = validate_ecg(self, X, reset=True, min_samples=2, min_times=2)
