@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from _common import machine, write_json
 
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.datasets import fetch_mitdb, make_ecg
 from skecg.encoders._token import PAD, TokenNetwork
 from skecg.objectives import Batch, MaskedLanguageModeling

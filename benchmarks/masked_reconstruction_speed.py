@@ -20,7 +20,7 @@ from _common import machine, write_json
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.encoders import PatchTransformer
 from skecg.objectives import Batch, MaskedReconstruction
 from skecg.objectives._detection import masked_mean_square

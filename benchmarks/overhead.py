@@ -22,7 +22,8 @@ import torch
 from _common import machine, write_json
 
 from skecg import ECGSelfSupervisedEmbedder
-from skecg._training import INFERENCE_BLOCK, Plan, Signals, build_seeded, resolve_precision
+from skecg._torch import build_seeded, resolve_precision
+from skecg._training import INFERENCE_BLOCK, Plan, Signals
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.objectives import MaskedReconstruction
 

@@ -22,7 +22,7 @@ from _common import machine, write_json
 from masked_reconstruction_speed import product_of
 from torch import nn
 
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.objectives import Batch
 from skecg.recipes import w2v_cmsc_rlm
 

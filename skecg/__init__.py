@@ -17,6 +17,7 @@ _PUBLIC = {
     "MultilabelThresholdClassifier": "skecg._thresholds",
     "RecordClassifier": "skecg._record_classifier",
     "RecordPredictions": "skecg._record_classifier",
+    "TrainingInterrupted": "skecg._checkpoints",
     "save": "skecg.persistence",
     "load": "skecg.persistence",
 }

@@ -1,5 +1,6 @@
 """ECGSelfSupervisedEmbedder: pretraining is ``fit``, embedding is ``transform``."""
 
+import copy
 from numbers import Integral, Real
 
 import joblib
@@ -9,19 +10,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, check_memory, column_or_1d
 
+from ._checkpoints import Checkpoints
+from ._torch import build_seeded, resolve_device
 from ._training import (
     CallbackSupportMixin,
     Plan,
     Signals,
+    all_or_nothing,
     apply_network,
-    build_seeded,
-    checkpoint_path,
     draw_seed,
     fit_network,
     load_module_state,
     module_state,
-    read_checkpoint,
-    resolve_device,
     with_callbacks,
 )
 from ._validation import check_lead_names, validate_ecg
@@ -94,8 +94,9 @@ class ECGSelfSupervisedEmbedder(
     cache : str or joblib.Memory, default=None
         Where ``transform`` keeps embeddings, by weights and data.
     checkpoint_dir : str or path, default=None
-        Where ``fit`` saves its state after every epoch. A fit with the same parameters and data takes up there after a
-        crash, or returns at once if it was complete; with ``random_state=None`` it takes up the interrupted seed too.
+        Where ``fit`` saves its state: after every epoch, every five minutes within longer ones, and when SIGTERM or Ctrl-C
+        ends it. A fit with the same parameters and data takes up there after a crash, to the bit, or returns at once if it
+        was complete; with ``random_state=None`` it takes up the interrupted seed too.
     warm_start : bool, default=False
         Keep the objective's module after ``fit``, and continue from there in the next ``fit``, for ``max_epochs`` more
         epochs with a new optimizer and learning-rate schedule.
@@ -197,6 +198,7 @@ class ECGSelfSupervisedEmbedder(
         self.random_state = random_state
 
     @with_callbacks
+    @all_or_nothing
     def fit(self, X, y=None, groups=None):
         """Pretrain on signals.
 
@@ -216,9 +218,14 @@ class ECGSelfSupervisedEmbedder(
         Raises
         ------
         ValueError
-            Malformed signals, lead names that do not fit them, an objective that cannot predict the encoder's tokens.
+            Malformed signals, lead names that do not fit them, an objective that cannot predict the encoder's tokens;
+            checkpoints that are all damaged, or of another fit.
         FloatingPointError
-            The loss is no longer finite.
+            The loss, its gradient or the weights are no longer finite; the message names the samples of the batch.
+        OSError
+            The state could not be saved in ``checkpoint_dir``.
+        TrainingInterrupted, KeyboardInterrupt
+            SIGTERM or Ctrl-C; the state is saved if there is a ``checkpoint_dir``.
         """
         self._validate_params()
         resume = self.warm_start and hasattr(self, "pretrainer_")
@@ -229,6 +236,7 @@ class ECGSelfSupervisedEmbedder(
         return self
 
     @with_callbacks
+    @all_or_nothing
     def partial_fit(self, X, y=None, groups=None):
         """One more epoch on the given signals, at a constant ``learning_rate``; the first call starts afresh.
 
@@ -284,7 +292,7 @@ class ECGSelfSupervisedEmbedder(
         rng = check_random_state(self.random_state)
         seed = draw_seed(rng)
         if resume:
-            encoder, objective, pretrainer = self.encoder_, self.objective_, self.pretrainer_
+            encoder, objective, pretrainer = self.encoder_, self.objective_, copy.deepcopy(self.pretrainer_)
             seed = (seed + len(self.history_)) % 2**31  # the next fit draws other batches and masks
         else:
             encoder = PatchTransformer() if self.encoder is None else clone(self.encoder)
@@ -297,11 +305,11 @@ class ECGSelfSupervisedEmbedder(
             encoder.fit(X if self.crop_size is None else self._central_crop(X))
             pretrainer = None
 
-        checkpoint = None
+        checkpoints = None
         if self.checkpoint_dir is not None and max_epochs:
-            checkpoint, seed = self._locate_checkpoint(
-                X, group, encoder, objective, pretrainer, seed, (max_epochs, schedule)
-            )
+            checkpoints = self._checkpoints(X, group, encoder, objective, pretrainer, seed, (max_epochs, schedule))
+            if checkpoints.latest is not None:
+                seed = checkpoints.latest.values["seed"]  # that of the interrupted fit, if random_state is None
         if pretrainer is None:
             # the encoder first: its initialisation does not depend on the objective, so that "from scratch" arms match
             network = build_seeded(encoder.build, seed)
@@ -319,7 +327,7 @@ class ECGSelfSupervisedEmbedder(
         if max_epochs:
             history = fit_network(
                 pretrainer, Signals(X, encoder, group=group, crop_size=self.crop_size),
-                self._plan(seed, max_epochs, schedule, warmup, checkpoint),
+                self._plan(seed, max_epochs, schedule, warmup, checkpoints),
                 context=context, estimator=self, hook_data={"X": X, "y": None},
             )
         else:
@@ -347,26 +355,28 @@ class ECGSelfSupervisedEmbedder(
             )
         return X[..., room // 2: room // 2 + self.crop_size]
 
-    def _plan(self, seed, max_epochs, schedule, warmup, checkpoint):
+    def _plan(self, seed, max_epochs, schedule, warmup, checkpoints):
         return Plan(
             max_epochs=max_epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             weight_decay=self.weight_decay, seed=seed, warmup=self.warmup if warmup is None else warmup,
             schedule=schedule, gradient_clip=self.gradient_clip, precision=self.precision, device=self.device,
-            deterministic=self.deterministic, callbacks=self.callbacks, verbose=self.verbose, checkpoint=checkpoint,
+            deterministic=self.deterministic, callbacks=self.callbacks, verbose=self.verbose, checkpoints=checkpoints,
             label="pretrain",
         )
 
-    def _locate_checkpoint(self, X, group, encoder, objective, pretrainer, seed, length):
-        """Where this fit is saved, and its seed: an interrupted one's if ``random_state`` is None."""
+    def _checkpoints(self, X, group, encoder, objective, pretrainer, seed, length):
+        """Where the states of this fit are saved."""
         names = ("batch_size", "learning_rate", "weight_decay", "warmup", "gradient_clip", "precision", "crop_size")
-        path = checkpoint_path(
-            self.checkpoint_dir, *((type(part).__qualname__, part.get_params()) for part in (encoder, objective)),
-            [getattr(self, name) for name in names], length,
-            None if pretrainer is None else module_state(pretrainer), group,
-            None if self.random_state is None else seed, X,
-        )
-        saved = read_checkpoint(path)
-        return path, (seed if saved is None else saved["seed"])
+        return Checkpoints(self.checkpoint_dir, {
+            "encoder": (type(encoder).__qualname__, encoder.get_params()),
+            "objective": (type(objective).__qualname__, objective.get_params()),
+            **{name: getattr(self, name) for name in names},
+            "max_epochs or schedule": length,
+            "random_state": None if self.random_state is None else seed,
+            "weights to start from": None if pretrainer is None else module_state(pretrainer),
+            "groups": group,
+            "X": X,
+        })
 
     @property
     def _n_features_out(self):

@@ -4,13 +4,15 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from ._predictor import NetworkPredictor, Rows, SupervisedModule, apply_head
-from ._training import Signals, apply_network, resolve_device, with_callbacks
+from ._torch import resolve_device
+from ._training import Signals, all_or_nothing, apply_network, with_callbacks
 
 
 class EmbeddingPredictor(NetworkPredictor):
     """X is vectors, or sequences of them."""
 
     @with_callbacks
+    @all_or_nothing
     def fit(self, X, y, groups=None):
         """Train the head.
 
@@ -26,6 +28,11 @@ class EmbeddingPredictor(NetworkPredictor):
         Returns
         -------
         self : estimator
+
+        Raises
+        ------
+        FloatingPointError
+            The loss, its gradient or the weights are no longer finite; the message names the samples of the batch.
         """
         self._validate_params()
         X = self._validate(X, reset=True)

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ._embedder import ECGSelfSupervisedEmbedder
 from ._predictor import NetworkPredictor, Rows, SupervisedModule, apply_head
-from ._training import Signals, apply_network, resolve_device, with_callbacks
+from ._torch import resolve_device
+from ._training import Signals, all_or_nothing, apply_network, with_callbacks
 from ._validation import validate_ecg
 
 
@@ -27,6 +28,7 @@ class SignalPredictor(NetworkPredictor):
     }
 
     @with_callbacks
+    @all_or_nothing
     def fit(self, X, y, groups=None, X_unlabeled=None, X_val=None, y_val=None):
         """Pretrain, then train with labels.
 
@@ -48,6 +50,11 @@ class SignalPredictor(NetworkPredictor):
         Returns
         -------
         self : estimator
+
+        Raises
+        ------
+        FloatingPointError
+            The loss, its gradient or the weights are no longer finite; the message names the samples of the batch.
         """
         self._validate_params()
         X = validate_ecg(self, X, reset=True, min_samples=2, min_times=2)
@@ -122,6 +129,8 @@ class SignalPredictor(NetworkPredictor):
         embedder.set_params(output="embedding")
         if embedder.random_state is None:
             embedder.set_params(random_state=seed)
+        if self.deterministic:
+            embedder.set_params(deterministic=True)
         if X_unlabeled is None:
             return embedder.fit(X, groups=groups)
         embedder.fit(X_unlabeled)

@@ -14,10 +14,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 
 from ._embedder import TRAINING_CONSTRAINTS
+from ._torch import build_seeded
 from ._training import (
     CallbackSupportMixin,
     Plan,
-    build_seeded,
     draw_seed,
     fit_network,
     load_module_state,

@@ -61,7 +61,7 @@ class ECGClassifier(NetworkClassifier, SignalPredictor):
     callbacks : list of skorch callbacks, default=None
         Take part in training with labels.
     deterministic : bool, default=False
-        Train on one CPU thread.
+        Train on one CPU thread, pretraining included.
     verbose : int, default=0
         1 shows a progress bar over the epochs, 2 prints a line for each as well.
     random_state : int, RandomState or None, default=None
@@ -190,7 +190,7 @@ class ECGRegressor(NetworkRegressor, SignalPredictor):
     callbacks : list of skorch callbacks, default=None
         Take part in training with targets.
     deterministic : bool, default=False
-        Train on one CPU thread.
+        Train on one CPU thread, pretraining included.
     verbose : int, default=0
         1 shows a progress bar over the epochs, 2 prints a line for each as well.
     random_state : int, RandomState or None, default=None

@@ -1,25 +1,24 @@
 """Training and inference of networks on arrays. The only module that imports skorch."""
 
-import hashlib
+import functools
 import math
-import os
-import threading
 import time
 import traceback
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import nn
 from tqdm.auto import tqdm
 
+from . import _checkpoints
+from ._checkpoints import Checkpoints, Draws, HeldSignals, capture, put_back
+from ._torch import load_optimizers, preserved_torch_state, resolve_device, resolve_precision, seed_torch
 from ._validation import as_3d
 from .encoders._layers import Dropout
 from .objectives._base import Batch
@@ -36,85 +35,32 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks of its own
         return method
 
 
+def all_or_nothing(fit):
+    """Decorates ``fit``: an estimator whose ``fit`` raises stays what it was, fitted before or not."""
+
+    @functools.wraps(fit)
+    def fit_or_restore(estimator, *args, **kwargs):
+        before = vars(estimator).copy()
+        try:
+            return fit(estimator, *args, **kwargs)
+        except BaseException:
+            now = vars(estimator)
+            for name in now.keys() - before.keys():
+                if "callback" not in name:  # scikit-learn still has to tear its callbacks down
+                    del now[name]
+            now.update(before)
+            raise
+
+    return fit_or_restore
+
+
 # Rows that pass a network together at inference. Always exactly so many (zero-padded): float32 results of another
 # batch size differ in the last bits, and transform must not depend on what else is transformed.
 INFERENCE_BLOCK = 32
 
-_state_lock = threading.RLock()
-_n_seeded = 0
-_saved_state = None
-
-
-@contextmanager
-def preserved_torch_state(single_thread=False):
-    """Leave torch's global generators and thread count as they were, also when fits overlap in threads."""
-    global _n_seeded, _saved_state
-    with _state_lock:
-        if _n_seeded == 0:
-            cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-            _saved_state = (torch.get_rng_state(), cuda, torch.get_num_threads())
-        _n_seeded += 1
-        if single_thread:
-            torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _state_lock:
-            _n_seeded -= 1
-            if _n_seeded == 0:
-                cpu, cuda, n_threads = _saved_state
-                torch.set_rng_state(cpu)
-                if cuda is not None:
-                    torch.cuda.set_rng_state_all(cuda)
-                if torch.get_num_threads() != n_threads:
-                    torch.set_num_threads(n_threads)
-
-
-def build_seeded(build, seed):
-    """``build()`` with torch's global generator seeded, which is left as it was."""
-    with _state_lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
 def draw_seed(rng):
     """One seed for everything that happens in a ``fit``."""
     return int(rng.randint(np.iinfo(np.int32).max))
-
-
-def resolve_device(device):
-    """``"auto"`` is the GPU where torch finds one, else the CPU.
-
-    Raises
-    ------
-    ValueError
-        A device that this machine or this build of torch does not have.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"device={device!r} cannot be used: {reason} Use device='auto' or 'cpu'.") from error
-    return torch.device(device)
-
-
-def resolve_precision(precision, device):
-    """``"auto"`` is bfloat16 autocast where the processor computes in it, else float32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
-    else:
-        native = device.type == "cpu" and _cpu_has_bfloat16()
-    return "bfloat16" if native else "float32"
-
-
-def _cpu_has_bfloat16():
-    # torch has no public question for this; a version without the private ones trains in float32
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 class Signals(torch.utils.data.Dataset):
@@ -209,7 +155,7 @@ class Plan:
     n_iter_no_change: int | None = None
     callbacks: list | None = None
     verbose: int = 0
-    checkpoint: Path | None = None
+    checkpoints: Checkpoints | None = None
     label: str = "fit"
 
     def factor(self, step, n_steps):
@@ -247,33 +193,50 @@ def fit_network(module, data, plan, *, valid=None, context=None, estimator=None,
     Raises
     ------
     FloatingPointError
-        The loss is no longer finite.
+        A loss, a gradient or a weight is no longer finite. No update was made with it.
+    OSError
+        A checkpoint could not be written.
+    TrainingInterrupted, KeyboardInterrupt
+        The process was told to stop; the state is saved if the plan has checkpoints.
     """
     device = resolve_device(plan.device)
+    load_optimizers()
     module.to(device)
-    history, start = [], 0
+    history = []
     trainer = _Trainer(
         module, criterion=nn.Identity, max_epochs=plan.max_epochs, device=device, verbose=0, compile=False,
         train_split=None if valid is None else predefined_split(valid),
         callbacks=_callbacks(plan, context, estimator, hook_data or {}),
     )
-    trainer.plan, trainer.rows, trainer.start = plan, history, 0
-    with preserved_torch_state(plan.deterministic):
-        trainer.initialize()
-        if plan.checkpoint is not None:
-            start = _resume(trainer, plan.checkpoint)
-            trainer.start = start
-        trainer.notify("on_train_begin", X=None, y=None)
-        try:
-            trainer.fit_loop(data, epochs=plan.max_epochs - start)
-        except _Stop:
-            pass
-        trainer.notify("on_train_end", X=None, y=None)
-    for layer in module.modules():
-        if isinstance(layer, Dropout):
-            layer.generator = None
+    trainer.plan, trainer.rows, trainer.middle, trainer.n_updates = plan, history, None, 0
+    trainer.watched = _finite(module)
+    trainer.held = nullcontext() if plan.checkpoints is None else HeldSignals()
+    try:
+        with preserved_torch_state(plan.deterministic), trainer.held:
+            trainer.initialize()
+            if plan.checkpoints is not None:
+                trainer.resume(plan.checkpoints)
+            trainer.start = len(history)
+            trainer.notify("on_train_begin", X=None, y=None)
+            try:
+                trainer.fit_loop(data, epochs=plan.max_epochs - trainer.start)
+            except _Stop:
+                pass
+            trainer.notify("on_train_end", X=None, y=None)
+            trainer.check_weights()
+    finally:
+        for layer in module.modules():
+            if isinstance(layer, Dropout):
+                layer.generator = None
     module.eval()
     return history
+
+
+def _finite(module):
+    """Names of a module's floating-point tensors without NaN and infinity."""
+    return {
+        name for name, value in module.state_dict().items() if value.is_floating_point() and bool(value.isfinite().all())
+    }
 
 
 class _Stop(Exception):
@@ -298,11 +261,13 @@ class _Trainer(NeuralNet):
             raise
 
     def initialize_optimizer(self, *args, **kwargs):
-        trainable = [p for p in self.module_.parameters() if p.requires_grad]
+        trainable = self.trainable = [p for p in self.module_.parameters() if p.requires_grad]
         groups = [  # no decay on biases, gains and other vectors
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.plan.weight_decay},
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
+        buffers = dict(self.module_.named_buffers())
+        self.statistics = [buffers[name] for name in self.watched & buffers.keys()]  # of batch normalisation, mostly
         self.optimizer_ = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.plan.learning_rate, fused=True
         )
@@ -328,11 +293,62 @@ class _Trainer(NeuralNet):
     def train_step_single(self, batch, **fit_params):
         terms = self._terms(batch)
         terms["loss"].backward()
+        limit = self.plan.gradient_clip
+        norm = nn.utils.clip_grad_norm_(self.trainable, math.inf if limit is None else limit)
+        # all three: one of them may be infinite while the others are not
+        self.check_finite("training loss", terms["loss"], batch)
+        self.check_finite("norm of the gradient", norm, batch)
+        if self.statistics:
+            self.check_finite("sum of the running statistics", torch.stack([s.sum() for s in self.statistics]).sum(), batch)
         return terms
 
     def validation_step(self, batch, **fit_params):
         with torch.no_grad():
-            return self._terms(batch)
+            terms = self._terms(batch)
+        self.check_finite("validation loss", terms["loss"], batch)
+        return terms
+
+    def resume(self, checkpoints):
+        """Take up training at the latest state, if there is one."""
+        state, checkpoints.latest = checkpoints.latest, None
+        if state is None:
+            return
+        put_back(state, self.module_, self.optimizer_)
+        self.rows.extend(state.values["history"])
+        self.n_updates = state.values["n_updates"]
+        if state.values["middle"] is not None:
+            self.middle = state
+
+    def check_finite(self, what, value, batch):
+        """Refuse a step that would ruin the weights, and say which samples led to it."""
+        value = value.item()
+        if math.isfinite(value):
+            return
+        rows = self.batch_rows
+        listed = ", ".join(map(str, rows[:64])) + (f", ... ({len(rows)} in all)" if len(rows) > 64 else "")
+        message = f"The {what} became {value} in update {batch.step + 1} (epoch {self.epoch + 1}), at rows {listed}. "
+        if batch.x.is_floating_point():
+            largest = batch.x.detach().abs().nan_to_num(0.0).flatten(1).amax(1)
+            row = int(largest.argmax())
+            message += f"The largest absolute value there is {largest[row].item():.3g}, in row {rows[row]}. "
+        raise FloatingPointError(
+            f"{message}The update was not made. Lower learning_rate, set gradient_clip, or look for extreme values in these "
+            "rows."
+        )
+
+    def check_weights(self):
+        """Refuse weights and statistics that an update has ruined; what was not finite before training is no matter."""
+        ruined = sorted(self.watched - _finite(self.module_))
+        if ruined:
+            raise FloatingPointError(
+                f"After {self.n_updates} updates, {', '.join(ruined[:3])}{', ...' if len(ruined) > 3 else ''} are no longer "
+                "finite. Lower learning_rate, set gradient_clip, or look for extreme values in X."
+            )
+
+    @property
+    def epoch(self):
+        """Number of the present epoch, from 0."""
+        return self.start + len(self.history) - 1
 
 
 class _Batches:
@@ -342,6 +358,7 @@ class _Batches:
         self.trainer, self.data, self.training = trainer, data, training
         self.n_batches = -(-len(data) // trainer.plan.batch_size)
         self.generator = torch.Generator(device=trainer.device)
+        self.rows = getattr(data, "rows", np.arange(len(data)))  # as they were numbered in X
         if training:
             for layer in trainer.module_.modules():
                 if isinstance(layer, Dropout):
@@ -349,33 +366,40 @@ class _Batches:
 
     def __iter__(self):
         plan, trainer, n = self.trainer.plan, self.trainer, len(self.data)
-        epoch = trainer.start + len(trainer.history) - 1
+        epoch = trainer.epoch
         # a stream per epoch, so that a resumed fit draws what the uninterrupted one would have; validation draws the
         # same in every epoch
         rng = np.random.default_rng([plan.seed, 1 + epoch if self.training else 0])
         self.generator.manual_seed(int(rng.integers(2**63 - 1)))
         if self.training:
-            with _state_lock:  # for layers that draw from the global generator; not while another fit initialises
-                torch.manual_seed(int(rng.integers(2**63 - 1)))
+            seed_torch(int(rng.integers(2**63 - 1)))  # for layers that draw from the global generator
         order = rng.permutation(n) if self.training else np.arange(n)
-        n_steps = plan.max_epochs * self.n_batches
+        n_steps, n_done = plan.max_epochs * self.n_batches, 0
+        if self.training:
+            trainer.draws = Draws(rng, self.generator)
+            if trainer.middle is not None:
+                trainer.draws.restore(trainer.middle)
+                n_done, trainer.middle = trainer.middle.values["middle"]["n_done"], None
         for i, rows in enumerate(np.array_split(order, self.n_batches)):
+            if i < n_done:
+                continue
             batch = self.data.batch(rows, rng if self.training else None).to(trainer.device)
             batch.step, batch.n_steps, batch.generator = epoch * self.n_batches + i, n_steps, self.generator
+            trainer.batch_rows = self.rows[rows]
             if self.training:
+                trainer.n_updates, trainer.n_done, trainer.n_left = batch.step + 1, i + 1, self.n_batches - i - 1
                 for group in trainer.optimizer_.param_groups:
                     group["lr"] = float(plan.learning_rate) * plan.factor(batch.step, n_steps)
             yield batch
 
 
 def _callbacks(plan, context, estimator, hook_data):
-    callbacks = [("record", _Record())]
-    if plan.gradient_clip is not None:
-        callbacks.append(("clip", GradientNormClipping(plan.gradient_clip)))
+    record = _Record()
+    callbacks = [("record", record)]
     for i, callback in enumerate(plan.callbacks or []):
         callbacks.append(callback if isinstance(callback, tuple) else (f"callback{i}", callback))
-    if plan.checkpoint is not None:
-        callbacks.append(("checkpoint", _Checkpoint()))
+    if plan.checkpoints is not None:
+        callbacks.append(("checkpoint", _Checkpoint(record)))
     if plan.verbose:
         callbacks.append(("progress", _Progress()))
     if context is not None:
@@ -390,17 +414,21 @@ class _Record(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         self.started, self.sums, self.counts = time.perf_counter(), Counter(), Counter()
+        if net.middle is not None:
+            past = net.middle.values["middle"]["record"]
+            self.started -= past["seconds"]
+            self.sums.update(past["sums"])
+            self.counts.update(past["counts"])
+
+    def so_far(self):
+        """What an epoch that is taken up in its middle starts from."""
+        return {"sums": self.sums, "counts": self.counts, "seconds": time.perf_counter() - self.started}
 
     def on_batch_end(self, net, batch=None, training=False, **terms):
         for name, value in terms.items():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 continue  # a module may return more than scalars
             key, value = ("" if training else "valid_") + name, value.item()
-            if name == "loss" and not np.isfinite(value):
-                raise FloatingPointError(
-                    f"The {'training' if training else 'validation'} loss became {value} in update {batch.step + 1}. "
-                    "Lower learning_rate, set gradient_clip, or look for extreme values in X."
-                )
             known = len(batch) * (not np.isnan(value))  # a batch may have nothing to say about a term
             self.sums[key] += value * len(batch) if known else 0.0
             self.counts[key] += known
@@ -477,52 +505,32 @@ class _SklearnCallbacks(Callback):
 
 
 class _Checkpoint(Callback):
-    """Everything a resumed fit needs, in one file that is replaced atomically after every epoch."""
+    """Saves what a resumed fit needs: after every epoch, now and then within long ones, and before a signal ends it."""
+
+    def __init__(self, record):
+        self.record = record
+
+    def on_train_begin(self, net, **kwargs):
+        self.saved_at = time.perf_counter()
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        waited = time.perf_counter() - self.saved_at
+        due = net.held.received is not None or waited > _checkpoints.SECONDS_BETWEEN_CHECKPOINTS
+        if training and due and net.n_left:  # after the last batch of an epoch, the epoch is completed first
+            self._save(net, net.draws, {"n_done": net.n_done, "record": self.record.so_far()})
 
     def on_epoch_end(self, net, **kwargs):
-        path = net.plan.checkpoint
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        with open(partial, "wb") as file:
-            torch.save(
-                {"module": net.module_.state_dict(), "optimizer": net.optimizer_.state_dict(), "history": net.rows,
-                 "seed": net.plan.seed}, file,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        self._save(net)
 
-
-def checkpoint_path(folder, *fingerprint):
-    """File of the fit that is determined by ``fingerprint`` (parameters, data), below ``folder``."""
-    digest = hashlib.sha256("".join(joblib.hash(part) for part in fingerprint).encode()).hexdigest()[:32]
-    return Path(folder) / f"{digest}.pt"
-
-
-def read_checkpoint(path, device="cpu"):
-    """Contents of a checkpoint, None if there is none.
-
-    Raises
-    ------
-    ValueError
-        The file is not a readable checkpoint.
-    """
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise ValueError(f"Checkpoint {path} cannot be read ({error}). Delete it to start afresh.") from error
-
-
-def _resume(trainer, path):
-    state = read_checkpoint(path, trainer.device)
-    if state is None:
-        return 0
-    trainer.module_.load_state_dict(state["module"])
-    trainer.optimizer_.load_state_dict(state["optimizer"])
-    trainer.rows.extend(state["history"])
-    return len(trainer.rows)
+    def _save(self, net, draws=None, middle=None):
+        net.check_weights()
+        values = {"history": net.rows, "n_updates": net.n_updates, "seed": net.plan.seed, "middle": middle}
+        checkpoints = net.plan.checkpoints
+        checkpoints.save(capture(net.module_, net.optimizer_, draws, values), net.n_updates)
+        self.saved_at = time.perf_counter()
+        net.held.raise_received(
+            f"Stopped after update {net.n_updates}; the state is saved in {checkpoints.folder}, where the same fit takes up."
+        )
 
 
 def apply_network(function, X, encoder=None, *, device, crop_size=None, join="mean"):

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from torch.testing import assert_close
 
 from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier, HeadRegressor
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.encoders import ResNet1d
 from skecg.heads import ArcFaceHead
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import skecg
 from skecg import ECGClassifier, ECGSelfSupervisedEmbedder, HeadClassifier
 from skecg._predictor import SupervisedModule
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer, TokenTransformer
 from skecg.encoders._token import TokenNetwork

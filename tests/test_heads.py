@@ -5,7 +5,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 
 from skecg import HeadClassifier
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.heads import Head, LinearHead
 
 

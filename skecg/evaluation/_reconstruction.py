@@ -10,7 +10,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._embedder import ECGSelfSupervisedEmbedder
-from .._training import Signals, crop_starts, draw_seed, resolve_device
+from .._torch import resolve_device
+from .._training import Signals, crop_starts, draw_seed
 from .._validation import validate_ecg
 
 

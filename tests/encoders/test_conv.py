@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skecg import ECGSelfSupervisedEmbedder
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.encoders import ConvTransformer
 from skecg.encoders._conv import PositionalConvolution
 from skecg.encoders._layers import PostNormBlock

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.encoders import PatchTransformer
 from skecg.encoders._layers import Dropout, TransformerBlock, _attention, default_patch_size, sincos_positions
 

@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skecg import ECGSelfSupervisedEmbedder
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.encoders import ResNet1d
 from skecg.encoders._resnet import _ResidualBlock
 

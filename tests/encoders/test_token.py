@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from skecg import ECGSelfSupervisedEmbedder
 from skecg._huggingface import load_strictly, rename
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.datasets import make_ecg
 from skecg.encoders import TokenTransformer
 from skecg.encoders._token import PAD, TokenNetwork

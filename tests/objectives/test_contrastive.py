@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from skecg import ECGSelfSupervisedEmbedder
 from skecg._fairseq import describe_encoder, read_fairseq, rename_tensors
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.datasets import make_ecg
 from skecg.encoders import ConvTransformer, PatchTransformer, ResNet1d
 from skecg.objectives import Batch, Wav2Vec2CMSC

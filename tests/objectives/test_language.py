@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from skecg import ECGSelfSupervisedEmbedder
 from skecg._huggingface import load_strictly, rename
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.encoders import PatchTransformer, TokenTransformer
 from skecg.encoders._token import MASK, PAD, TokenNetwork
 from skecg.objectives import Batch, MaskedLanguageModeling

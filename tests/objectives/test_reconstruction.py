@@ -5,7 +5,7 @@ from sklearn.base import clone
 from torch.testing import assert_close
 
 from skecg import ECGSelfSupervisedEmbedder
-from skecg._training import build_seeded
+from skecg._torch import build_seeded
 from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer, ResNet1d
 from skecg.objectives import Batch, MaskedReconstruction
