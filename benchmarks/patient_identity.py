@@ -252,7 +252,7 @@ def main():
     parser.add_argument("folder", type=Path, help="ECG-ID")
     parser.add_argument("--ptbxl", type=Path, help="PTB-XL as for lead_agnostic.py, for the networks pretrained on it")
     parser.add_argument("--epochs", type=int, default=60, help="of pretraining on ECG-ID")
-    parser.add_argument("--labelled-epochs", type=int, default=50)
+    parser.add_argument("--labelled-epochs", type=int, default=80)
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("demo/patient_identity"), help="where finished folds are kept")
