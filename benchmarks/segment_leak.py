@@ -6,7 +6,8 @@ The evaluation of Oh et al. (2022) cuts recordings into pieces of 5 s, divides t
 and scores every piece by itself at a threshold of 0.5. So pieces of one recording lie on both sides. Here the same pieces of
 PTB-XL (FOLDER as of arrhythmias.py; folds 1-8, so that fold 9 remains a test part) are classified and scored in the same
 way under three protocols, each a cross-validation with folds of equal size: "paper" divides pieces, "record" recordings,
-"patient" patients. Statements are scored as arrhythmias of the CinC Challenge 2021, the predictions of all folds together.
+"patient" patients. Statements are scored as arrhythmias of the CinC Challenge 2021, the predictions of all folds together; AUROC
+is that of the classes that ten patients have at least, since one without training examples says nothing.
 
 Arms: a linear model on the frozen embeddings of ResNet1d after CMSC with random lead masking, pretrained as in
 lead_agnostic.py (on the signals of folds 1-8 without labels, under every protocol, as the published pretraining saw all
@@ -89,10 +90,17 @@ def run(cache, arm, settings, inputs, y, unit):
     return found, seconds
 
 
-def score(proba, y, weights):
-    """Metrics of pieces, with resamples of patients."""
-    decided = {"cinc_2021": (proba > 0.5).astype(int), "roc_auc": proba}
-    values = {metric: resample_metric(metric, y, decided[metric], weights) for metric in METRICS}
+def common_classes(y, patient, at_least=10):
+    """Columns of the classes that so many patients have."""
+    return np.flatnonzero([len(np.unique(patient[column == 1])) >= at_least for column in y.T])
+
+
+def score(proba, y, common, weights):
+    """Metrics of pieces, with resamples of patients; ``common`` are the columns that AUROC is meaned over."""
+    values = {
+        "cinc_2021": resample_metric("cinc_2021", y, (proba > 0.5).astype(int), weights),
+        "roc_auc": resample_metric("roc_auc", y[:, common], proba[:, common], weights),
+    }
     return {metric: {"value": found[0], "resamples": found[1:]} for metric, found in values.items()}
 
 
@@ -102,7 +110,8 @@ def table(results):
         return f"{row['value']:{sign}.3f} [{row['interval'][0]:{sign}.3f}, {row['interval'][1]:{sign}.3f}]"
 
     n = results["counts"]
-    lines = [f"{n['pieces']:,} pieces of {n['recordings']:,} recordings of {n['patients']:,} patients.", "",
+    lines = [f"{n['pieces']:,} pieces of {n['recordings']:,} recordings of {n['patients']:,} patients; AUROC of "
+             f"{len(n['classes_of_auroc'])} classes.", "",
              f"| arm, protocol | {' | '.join(METRICS.values())} |", "|---|" + "---|" * len(METRICS)]
     for arm, found in results["arms"].items():
         lines += [f"| {arm}, {name} | " + " | ".join(cell(values[m]) for m in METRICS) + " |"
@@ -134,6 +143,7 @@ def main():
     y = load(args.folder)[1][rows][record].astype(int)
     weights = bootstrap_weights(patient, n_resamples=args.resamples, random_state=args.seed)
     weights = np.concatenate([np.ones((1, len(X)), weights.dtype), weights])
+    common = common_classes(y, patient)
     settings = {"folds": args.folds, "labelled_epochs": args.labelled_epochs, "seed": args.seed}
     arms = {}
     for arm in args.arms:
@@ -144,7 +154,7 @@ def main():
             )[True].transform(X)
         units = protocols(record, patient)
         runs = {name: run(args.cache, arm, settings, inputs, y, units[name]) for name in args.protocol}
-        scores = {name: score(proba, y, weights) for name, (proba, _) in runs.items()}
+        scores = {name: score(proba, y, common, weights) for name, (proba, _) in runs.items()}
         arms[arm] = {
             "protocols": {name: {
                 metric: {"value": round(float(values["value"]), 4), "interval": interval(values["resamples"])}
@@ -154,10 +164,11 @@ def main():
             "seconds": {name: round(seconds, 1) for name, (_, seconds) in runs.items()},
         }
     results = {
-        "command": "python benchmarks/segment_leak.py FOLDER", "settings": settings | {"resamples": args.resamples},
+        "command": "python benchmarks/segment_leak.py FOLDER",
+        "settings": settings | {"resamples": args.resamples, "arms": args.arms, "protocol": args.protocol},
         "machine": machine(), "classes": counts(y),
         "counts": {"pieces": len(X), "recordings": len(rows), "patients": len(np.unique(patient)),
-                   "classes": len(CLASSES.abbreviations)},
+                   "classes_of_auroc": [CLASSES.abbreviations[i] for i in common]},
         "arms": arms,
     }
     args.output.mkdir(parents=True, exist_ok=True)
