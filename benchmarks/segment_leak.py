@@ -6,8 +6,8 @@ The evaluation of Oh et al. (2022) cuts recordings into pieces of 5 s, divides t
 and scores every piece by itself at a threshold of 0.5. So pieces of one recording lie on both sides. Here the same pieces of
 PTB-XL (FOLDER as of arrhythmias.py; folds 1-8, so that fold 9 remains a test part) are classified and scored in the same
 way under three protocols, each a cross-validation with folds of equal size: "paper" divides pieces, "record" recordings,
-"patient" patients. Statements are scored as arrhythmias of the CinC Challenge 2021, the predictions of all folds together; AUROC
-is that of the classes that ten patients have at least, since one without training examples says nothing.
+"patient" patients. Statements are scored as arrhythmias of the CinC Challenge 2021, the predictions of all folds
+together. AUROC is meaned over the classes that ten patients have at least, since rarer ones lack examples in training.
 
 Arms: a linear model on the frozen embeddings of ResNet1d after CMSC with random lead masking, pretrained as in
 lead_agnostic.py (on the signals of folds 1-8 without labels, under every protocol, as the published pretraining saw all
