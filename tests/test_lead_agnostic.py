@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 from sklearn.base import clone
@@ -93,6 +95,35 @@ def test_small_trains_and_embeds_any_leads_and_lengths():
         LeadSelector(skecg._validation.STANDARD_LEADS, input_lead_names=["X9"]).fit_transform(X[:, :1])
     classifier = ECGClassifier(FrozenEstimator(embedder), max_epochs=1, random_state=0)
     assert np.isfinite(classifier.fit(alone[..., :200], [0, 1] * 3).predict_proba(alone[..., :200])).all()
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A pretrained embedder of 12 leads at 100 Hz, and signals."""
+    X = make_ecg(6, duration=4.0, random_state=0)[0].astype(float)
+    embedder = w2v_cmsc_rlm(size="small", fs=100, max_epochs=1, batch_size=6, random_state=0)
+    return embedder.set_params(encoder__depth=1, encoder__embed_dim=32).fit(X), X
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    leads=st.sets(st.integers(0, 11), min_size=1), gain=st.floats(0.2, 50), seed=st.integers(0, 99),
+    n_times=st.sampled_from([400, 200, 317]))
+def test_embedding_of_any_leads_depends_on_neither_gain_nor_offset(small, leads, gain, seed, n_times):
+    embedder, X = small
+    X = 30 * X[..., :n_times]  # far above what the normalisation adds to variances
+    X[:, sorted(set(range(12)) - leads)] = np.nan
+    expected = embedder.transform(X)
+    offset = np.random.default_rng(seed).normal(scale=10, size=(1, 12, 1))
+    assert_allclose(embedder.transform(gain * X + offset), expected, rtol=0, atol=1e-2 * np.abs(expected).max())
+
+
+def test_leads_that_pretraining_did_not_know_are_refused(small):
+    embedder, X = small
+    with pytest.raises(ValueError, match=r"X has 15 lead\(s\), but .* was fitted on 12 \(I, II, .*LeadSelector"):
+        embedder.transform(np.concatenate([X, X[:, :3]], axis=1))
+    with pytest.raises(ValueError, match=r"X has none of the leads I, .*; it has X, Y, Z"):
+        LeadSelector(embedder.lead_names_in_, input_lead_names=["X", "Y", "Z"]).fit(X[:, :3])
 
 
 @pytest.mark.parametrize("ablation", [{"local_weight": 0}, {"global_weight": 0}, {"lead_mask_prob": 0}])
