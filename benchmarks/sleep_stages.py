@@ -360,7 +360,7 @@ def report(found, numbers):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="with slp*.ecg and slp*.st")
-    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--neighbours", type=int, default=1, help="epochs on each side that are read too")
     parser.add_argument("--fragments", type=int, default=2, help="of the ten of each epoch, by either protocol")
     parser.add_argument("--levels", type=int, default=16)
