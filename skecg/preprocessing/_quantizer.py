@@ -227,10 +227,10 @@ def quantize(X, edges):
 class _Table:
     """``np.searchsorted(edges, x, side="right")`` through a table.
 
-    The distance of a value from the middle edge, as float32, falls into one of 2**16 cells by the upper half of its bits: sign,
-    exponent, seven bits more. Cells are narrow near the middle, where edges are dense. Subtraction and rounding are monotone
-    and the same for values and edges, so that all edges in lower cells are below a value, and only those in its own cell
-    need a comparison.
+    The distance of a value from the middle edge, as float32, falls into one of 2**16 cells by the upper half of its bits:
+    sign, exponent, seven bits more. Cells are narrow near the middle, where edges are dense. Subtraction and rounding are
+    monotone and the same for values and edges, so that all edges in lower cells are below a value, and only those in its own
+    cell need a comparison.
     """
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -242,6 +242,8 @@ class _Table:
         distinct, first = np.unique(self.edges, return_index=True)
         finite = distinct[np.isfinite(distinct)]
         self.middle = finite[len(finite) // 2] if len(finite) else dtype.type(0)
+        if self.middle == 0:
+            self.middle = dtype.type(-0.0)  # a difference of -0.0 would have a cell of its own, below that of 0.0
         cells = self._cells(distinct, np.empty(len(distinct), np.float32))
         order = _ascending(cells)
         most = np.bincount(order).max()
@@ -271,23 +273,24 @@ class _Table:
             return
         size = min(_BLOCK, len(x))
         distance, edge = np.empty(size, np.float32), np.empty(size, self.dtype)
-        cells, above = np.empty(size, np.intp), np.empty(size, bool)
-        counts = None if self.n_all is None else np.empty(size, np.intp)
+        cells, counts, above = np.empty(size, np.intp), np.empty(size, np.int8), np.empty(size, bool)
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             for start in range(0, len(x), _BLOCK):
                 part, level = x[start:start + _BLOCK], out[start:start + _BLOCK]
                 n = len(part)
-                cell = cells[:n]
+                cell, count = cells[:n], counts[:n]
                 cell[:] = self._cells(part, distance[:n])
-                if self.n_all is None:
-                    count = np.take(self.n_below, cell, out=level, mode="clip")
-                else:
-                    count = np.multiply(cell, len(self.inside) + 1, out=counts[:n])
+                count[:] = 0
                 for inside in self.inside:
                     np.greater_equal(part, np.take(inside, cell, out=edge[:n], mode="clip"), out=above[:n])
                     np.add(count, above[:n].view(np.int8), out=count)
-                if self.n_all is not None:
-                    np.take(self.n_all, count, out=level, mode="clip")
+                if self.n_all is None:
+                    np.take(self.n_below, cell, out=level, mode="clip")
+                    np.add(level, count, out=level)
+                else:
+                    np.multiply(cell, len(self.inside) + 1, out=cell)
+                    np.add(cell, count, out=cell)
+                    np.take(self.n_all, cell, out=level, mode="clip")
 
 
 @lru_cache(maxsize=8)
