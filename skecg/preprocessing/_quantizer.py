@@ -54,7 +54,7 @@ class ECGQuantizer(OneToOneFeatureMixin, _SignalTransformer):
     - ``"lloyd-max"`` starts from the law of companding (levels as dense as the cube root of the distribution's density),
       which matters more than the iterations: from quantiles they end in an optimum several times as bad.
     - Levels are found in a table over small cells of amplitude and corrected by the thresholds inside the cell: the result
-      is that of ``np.searchsorted``, at eight times its speed and more.
+      is that of ``np.searchsorted``, at many times its speed.
 
     References
     ----------
