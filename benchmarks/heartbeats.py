@@ -235,6 +235,15 @@ def interval_text(value, sign=""):
     return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
+def share_text(value):
+    return "-" if np.isnan(value["value"]) else f"{value['value']:.2f}"
+
+
+def without_nan(found):
+    """What JSON can hold: null where there is no value, as for the predictive value of a class that was never named."""
+    return json.loads(json.dumps(found), parse_constant=lambda _: None)
+
+
 def report(name, curve, found, minutes):
     """A page of text with the tables that a reader looks for first."""
     numbers = found["data"]
@@ -267,8 +276,8 @@ def report(name, curve, found, minutes):
               "|---|" + "---|" * len(curve.classes)]
     for arm in curve.arms:
         rows = {row["class"]: row for row in found["per_class"] if (row["arm"], row["fraction"]) == (arm, 1.0)}
-        cells = [f"{interval_text(rows[str(c)]['f1'])}; {rows[str(c)]['sensitivity']['value']:.2f} / "
-                 f"{rows[str(c)]['ppv']['value']:.2f}" for c in curve.classes]
+        cells = [f"{interval_text(rows[str(c)]['f1'])}; {share_text(rows[str(c)]['sensitivity'])} / "
+                 f"{share_text(rows[str(c)]['ppv'])}" for c in curve.classes]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     lines += ["", "The two protocols, F1 over the same tested beats (macro: mean over the classes):", "",
               "| arm | class | split by patient | split by beat (paper) | gap |", "|---|---|---|---|---|"]
@@ -337,7 +346,7 @@ def main(arguments=None):
     print(text)
     write_json(f"{stem}.json", {
         "options": {k: v for k, v in vars(options).items() if k not in ("folder", "cache", "output", "n_jobs")},
-        **json.loads(curve.to_json()), "paper": json.loads(paper.to_json())["runs"], "results": found, "warnings": remarks,
+        **json.loads(curve.to_json()), "paper": json.loads(paper.to_json())["runs"], "results": without_nan(found), "warnings": remarks,
         "minutes": round(minutes), "machine": machine(),
     })
 

@@ -25,7 +25,6 @@ too, and classified by the same fine-tuned arm: the gap is the paired difference
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -35,7 +34,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 from _common import machine, write_json
-from heartbeats import interval_text, rates, resampled, with_interval
+from heartbeats import interval_text, rates, resampled, share_text, with_interval, without_nan
 from scipy.signal import decimate
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -307,7 +306,7 @@ def plot(path, found):
     arms = list(dict.fromkeys(row["arm"] for row in found["stages"]))
     left = [(arm, [row["kappa"] for row in found["stages"] if row["arm"] == arm]) for arm in arms]
     rows = [row for row in found["protocols"] if row["metric"] == "kappa"]
-    right = [(f"fragments split {how}", [row[key] for row in rows])
+    right = [(f"split {how}", [row[key] for row in rows])
              for key, how in (("subject", "by subject"), ("paper", "at random (paper)"))]
     for ax, series, title in zip(axes, (left, right), ("epochs of 30 s, by subject", "fragments of 3 s"), strict=True):
         for i, (name, values) in enumerate(series):
@@ -317,7 +316,9 @@ def plot(path, found):
                    color=f"C{i + (3 if ax is axes[1] else 0)}")
         ax.set_xticks(range(3), [f"{n} classes" for n in MERGED])
         ax.set(title=title)
-        ax.legend(fontsize=9)
+        ax.legend(fontsize=9, loc="upper left", ncols=len(series) if ax is axes[1] else 2)
+    top = max(row["kappa"]["high"] for row in found["stages"]), max(row["paper"]["high"] for row in rows)
+    axes[0].set_ylim(top=1.3 * max(top))
     axes[0].set_ylabel("Cohen's kappa")
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -342,7 +343,7 @@ def report(found, numbers):
               "| arm | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for arm in dict.fromkeys(row["arm"] for row in found["classes"]):
         rows = [row for row in found["classes"] if (row["arm"], row["n_classes"]) == (arm, 5)]
-        cells = [f"{interval_text(row['f1'])} ({row['sensitivity']['value']:.2f} / {row['ppv']['value']:.2f})"
+        cells = [f"{interval_text(row['f1'])} ({share_text(row['sensitivity'])} / {share_text(row['ppv'])})"
                  for row in rows]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     lines += [
@@ -395,7 +396,7 @@ def main(arguments=None):
     print(text)
     write_json(options.output / "sleep_stages.json", {
         "options": {k: v for k, v in vars(options).items() if k not in ("folder", "cache", "output")}, "data": numbers,
-        "results": json.loads(json.dumps(found)), "processor_seconds": cache.seconds(), "machine": machine(),
+        "results": without_nan(found), "processor_seconds": cache.seconds(), "machine": machine(),
     })
 
 
