@@ -346,8 +346,8 @@ def main(arguments=None):
     print(text)
     write_json(f"{stem}.json", {
         "options": {k: v for k, v in vars(options).items() if k not in ("folder", "cache", "output", "n_jobs")},
-        **json.loads(curve.to_json()), "paper": json.loads(paper.to_json())["runs"], "results": without_nan(found), "warnings": remarks,
-        "minutes": round(minutes), "machine": machine(),
+        **json.loads(curve.to_json()), "paper": json.loads(paper.to_json())["runs"], "results": without_nan(found),
+        "warnings": remarks, "minutes": round(minutes), "machine": machine(),
     })
 
 
