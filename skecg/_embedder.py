@@ -66,12 +66,13 @@ class ECGSelfSupervisedEmbedder(
         :class:`~skecg.objectives.MaskedLanguageModeling` for :class:`~skecg.encoders.TokenTransformer`.
     lead_names : sequence of str, default=None
         Names of X's leads, in order. None: the 12 standard leads where X has 12, else ``"lead0"``, ``"lead1"``, ...
-    output : {"embedding", "tokens"}, default="embedding"
-        What ``transform`` returns: one vector per sample, or the sequence of token vectors.
+    output : {"embedding", "tokens", "crops"}, default="embedding"
+        What ``transform`` returns: one vector per sample, the sequence of token vectors, or the sequence of the vectors
+        of the consecutive pieces of ``crop_size`` that cover a window.
     crop_size : int, default=None
         Samples in time of the random piece of each window that an update sees; None takes the whole window. Each epoch
         then costs less and varies more. ``transform`` embeds the consecutive pieces that cover a window and averages
-        them (or joins their tokens).
+        them (or joins their tokens, or gives them one by one).
     max_epochs : int, default=100
         Passes over the training signals. 0 leaves the random initialisation, the "from scratch" arm of a comparison.
     batch_size : int, default=64
@@ -160,7 +161,7 @@ class ECGSelfSupervisedEmbedder(
         "encoder": [Encoder, HasMethods(["fit", "build", "encode_inputs"]), None],
         "objective": [Objective, HasMethods(["build"]), None],
         "lead_names": ["array-like", None],
-        "output": [StrOptions({"embedding", "tokens"})],
+        "output": [StrOptions({"embedding", "tokens", "crops"})],
         "crop_size": [Interval(Integral, 2, None, closed="left"), None],
         "schedule": [StrOptions({"cosine", "constant"})],
         "cache": [str, HasMethods(["cache"]), None],
@@ -269,7 +270,7 @@ class ECGSelfSupervisedEmbedder(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features) or (n_samples, n_tokens, n_features)
+        ndarray of shape (n_samples, n_features), (n_samples, n_tokens, n_features) or (n_samples, n_crops, n_features)
             float32. With ``output="tokens"``, rows of NaN where a sample has no token because its lead is missing.
         """
         check_is_fitted(self)
@@ -380,9 +381,9 @@ class ECGSelfSupervisedEmbedder(
 
     @property
     def _n_features_out(self):
-        if self.output == "tokens":
+        if self.output != "embedding":
             raise ValueError(
-                "output='tokens' gives three dimensions, which have no feature names and no data frame. Set "
+                f"output={self.output!r} gives three dimensions, which have no feature names and no data frame. Set "
                 "output='embedding', or leave set_output at 'default'."
             )
         return self.network_.n_features
@@ -431,7 +432,12 @@ def _embed(key, X, output, embedder):
     def embedding(batch):
         return network(batch.x, batch.lead_valid)
 
-    function, join = (tokens, "concatenate") if output == "tokens" else (embedding, "mean")
+    def crop(batch):
+        return embedding(batch).unsqueeze(1)  # a sequence of one
+
+    function, join = {
+        "embedding": (embedding, "mean"), "tokens": (tokens, "concatenate"), "crops": (crop, "concatenate"),
+    }[output]
     return apply_network(
         function, X, embedder.encoder_, device=device, crop_size=embedder.crop_size, join=join
     )

@@ -267,7 +267,7 @@ class ECGRegressor(NetworkRegressor, SignalPredictor):
 class HeadClassifier(NetworkClassifier, EmbeddingPredictor):
     """Classify embeddings with a head, trained by the same loop as :class:`ECGClassifier`.
 
-    The step after an embedder in a Pipeline: on vectors, or with ``output="tokens"`` on sequences.
+    The step after an embedder in a Pipeline: on vectors, or with ``output="tokens"`` or ``"crops"`` on sequences.
 
     Parameters
     ----------
@@ -364,8 +364,8 @@ class HeadClassifier(NetworkClassifier, EmbeddingPredictor):
 class HeadRegressor(NetworkRegressor, EmbeddingPredictor):
     """Predict values from embeddings with a head, trained by the same loop as :class:`ECGRegressor`.
 
-    The step after an embedder in a Pipeline: on vectors, or with ``output="tokens"`` on sequences. Each target is
-    standardised by its mean and standard deviation in what is trained on; predictions are in the unit of y.
+    The step after an embedder in a Pipeline: on vectors, or with ``output="tokens"`` or ``"crops"`` on sequences. Each
+    target is standardised by its mean and standard deviation in what is trained on; predictions are in the unit of y.
 
     Parameters
     ----------

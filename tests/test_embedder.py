@@ -16,13 +16,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
 import skecg._embedder
-from skecg import ECGSelfSupervisedEmbedder
+from skecg import ECGSelfSupervisedEmbedder, HeadClassifier
 from skecg._training import crop_starts, module_state
 from skecg.datasets import make_ecg
 from skecg.encoders import PatchTransformer, ResNet1d
+from skecg.heads import BiLSTMHead
 from skecg.objectives import MaskedReconstruction, Objective
 
 LEADS = ("I", "II", "V5")
@@ -678,6 +680,17 @@ def test_crops_are_averaged(X, crop_size):
     assert_allclose(embedder.transform(X), np.mean(parts, axis=0), atol=1e-6)
     tokens = embedder.set_params(output="tokens").transform(X)
     assert tokens.shape[1] == len(starts) * 3 * -(-crop_size // 25)
+    assert_array_equal(embedder.set_params(output="crops").transform(X), np.stack(parts, axis=1))
+
+
+def test_crops_are_a_sequence_for_a_head(X):
+    embedder = make(crop_size=50, output="crops")
+    model = make_pipeline(embedder, HeadClassifier(BiLSTMHead(4), max_epochs=1, random_state=0))
+    model.fit(X, np.arange(len(X)) % 2)
+    assert model.predict(X[:3]).shape == (3,)
+    assert make(output="crops").fit(X).transform(X[:3]).shape == (3, 1, 16)  # a window without crops is one
+    with pytest.raises(ValueError, match="output='crops' gives three dimensions"):
+        copy.deepcopy(model[0]).set_output(transform="pandas").transform(X)
 
 
 def test_updates_see_crops(X):

@@ -213,7 +213,11 @@ def _p_onsets(patient, times, stretch):
 
 
 def _sinus(rng, patient, duration, breath):
-    times = _sinus_times(rng, patient, duration, breath)
+    return sinus_beats(patient, _sinus_times(rng, patient, duration, breath))
+
+
+def sinus_beats(patient, times):
+    """The rhythm of beats at these times of the R peak, in s, ascending, each with its P wave."""
     onsets = _p_onsets(patient, times, _stretch(times))
     return _Rhythm([_Cycle(p, r, patient.condition.symbol) for p, r in zip(onsets, times, strict=True)])
 
@@ -335,11 +339,15 @@ RHYTHMS = {
 }
 
 
-def draw_dipole(rng, patient, n_times, fs):
-    """The heart vector of one recording, shape (3, n_times), in mV; its waves and notes, as `annotate` takes them."""
+def draw_dipole(rng, patient, n_times, fs, rhythm=None):
+    """The heart vector of one recording, shape (3, n_times), in mV; its waves and notes, as `annotate` takes them.
+
+    The rhythm is drawn too, unless one is given (of :func:`sinus_beats`).
+    """
     duration = n_times / fs
     breath = _Breath(rng.uniform(0.15, 0.35), rng.uniform(0, 2 * np.pi))
-    rhythm = RHYTHMS[patient.condition.rhythm](rng, patient, duration, breath)
+    if rhythm is None:
+        rhythm = RHYTHMS[patient.condition.rhythm](rng, patient, duration, breath)
     times = np.arange(n_times) / fs
     # A recorder filters before it samples. A Gaussian blurred by a Gaussian is a Gaussian, so this is exact.
     blur = 0.35 / fs  # s

@@ -1,5 +1,7 @@
 """ECGQuantizer: amplitudes to a small number of levels."""
 
+import sys
+from functools import lru_cache
 from numbers import Integral
 
 import numpy as np
@@ -11,8 +13,8 @@ from .._validation import as_3d, row_blocks, validate_ecg
 from ._signal import _SignalTransformer
 
 N_BINS = 2**20  # of the histogram that stands for more samples than are sorted
-_MAX_CELLS = 2**16
 _BLOCK = 2**15  # samples quantised together: their buffers stay in the cache
+_UPPER_HALF = int(sys.byteorder == "little")  # of the two halves of a float32
 
 
 class ECGQuantizer(OneToOneFeatureMixin, _SignalTransformer):
@@ -210,7 +212,7 @@ def quantize(X, edges):
         Equal to ``np.searchsorted(edges, X, side="right")``.
     """
     dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-    look_up = _Table(edges, dtype)
+    look_up = _table(np.asarray(edges, np.float64).tobytes(), dtype)
     levels = np.empty(X.shape, np.int16)
     for rows in row_blocks(X) if X.size else []:
         block = np.asarray(X[rows], dtype=dtype)
@@ -225,74 +227,82 @@ def quantize(X, edges):
 class _Table:
     """``np.searchsorted(edges, x, side="right")`` through a table.
 
-    The range of the edges is cut into equal cells. The cell of a value is computed by the same (monotone) arithmetic for
-    values and edges, so that all edges in lower cells are below it, and only those in its own cell need a comparison.
+    The distance of a value from the middle edge, as float32, falls into one of 2**16 cells by the upper half of its bits:
+    sign, exponent, seven bits more. Cells are narrow near the middle, where edges are dense. Subtraction and rounding are
+    monotone and the same for values and edges, so that all edges in lower cells are below a value, and only those in its own
+    cell need a comparison.
     """
 
-    @np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore")
+    @np.errstate(over="ignore", invalid="ignore")
     def __init__(self, edges, dtype):
         self.dtype = dtype
         # x >= edge in float64 is x >= (edge rounded up) in float32
         rounded = edges.astype(dtype)
         self.edges = np.where(rounded < edges, np.nextafter(rounded, dtype.type(np.inf)), rounded)
         distinct, first = np.unique(self.edges, return_index=True)
-        # a level of the distinct edges to one of all edges
-        self.levels = np.append(first, len(edges)).astype(np.int16) if len(distinct) < len(edges) else None
-        finite = distinct[np.abs(distinct) < np.sqrt(np.finfo(dtype).max)]
-        self.n_cells = None
-        if len(finite) < 2:
+        finite = distinct[np.isfinite(distinct)]
+        self.middle = finite[len(finite) // 2] if len(finite) else dtype.type(0)
+        if self.middle == 0:
+            self.middle = dtype.type(-0.0)  # a difference of -0.0 would have a cell of its own, below that of 0.0
+        cells = self._cells(distinct, np.empty(len(distinct), np.float32))
+        order = _ascending(cells)
+        most = np.bincount(order).max()
+        self.inside = None
+        if most > 4:  # edges far closer together than their distances from the middle: a search costs less
             return
-        self.low, width = finite[0], finite[-1] - finite[0]
-        n_cells = 2**12
-        while True:
-            self.n_cells, self.per_unit = n_cells, dtype.type(n_cells / float(width))
-            if not np.isfinite(self.per_unit):
-                self.n_cells = None
-                return
-            cells = self._cells(distinct, np.empty(len(distinct), dtype), np.empty(len(distinct), np.int32)).clip(0)
-            most = np.bincount(cells).max()
-            if most == 1 or n_cells == _MAX_CELLS:
-                break
-            n_cells *= 4
-        if most > 4:  # edges far closer together than their range: comparisons would cost more than a search
-            self.n_cells = None
-            return
-        below = np.searchsorted(cells, np.arange(n_cells + 2))  # edges in lower cells
-        self.below = below[:-1].astype(np.int16)
-        padded = np.append(distinct, np.full(most, np.inf, dtype))
-        self.inside = []
-        for k in range(most):
-            here = below[:-1] + k
-            self.inside.append(np.where(here < below[1:], padded[here], dtype.type(np.inf)))
+        of_cell = _ascending(np.arange(2**16))
+        below, up_to = (np.searchsorted(order, of_cell, side=side) for side in ("left", "right"))
+        padded = np.append(distinct, np.full(most, np.nan, dtype))
+        # NaN where there is no edge: no value is above it
+        self.inside = [np.where(below + k < up_to, padded[below + k], dtype.type(np.nan)) for k in range(most)]
+        # of the distinct edges, a number of all edges
+        n_all = np.append(first, len(edges)).astype(np.int16)
+        self.n_below = n_all[below]
+        self.n_all = None
+        if len(distinct) < len(edges):  # several edges may be passed at once
+            self.n_all = n_all[np.minimum(below[:, None] + np.arange(most + 1), up_to[:, None])].reshape(-1)
 
-    def _cells(self, x, scaled, cells):
-        np.subtract(x, self.low, out=scaled)
-        np.multiply(scaled, self.per_unit, out=scaled)
-        np.minimum(scaled, self.n_cells, out=scaled)
-        np.copyto(cells, scaled, casting="unsafe")  # too negative a value becomes the most negative integer
-        return cells
+    def _cells(self, x, distance):
+        np.subtract(x, self.middle, out=distance, casting="same_kind")
+        return distance.view(np.uint16)[_UPPER_HALF::2]
 
     def __call__(self, x, out):
         """Levels of ``x`` (n,) into ``out`` (n,) int16; those of NaN mean nothing."""
-        if self.n_cells is None:
+        if self.inside is None:
             out[:] = np.searchsorted(self.edges, x, side="right")
             return
         size = min(_BLOCK, len(x))
-        scaled = np.empty(size, self.dtype)
-        narrow, cells, above = np.empty(size, np.int32), np.empty(size, np.intp), np.empty(size, bool)
+        distance, edge = np.empty(size, np.float32), np.empty(size, self.dtype)
+        cells, counts, above = np.empty(size, np.intp), np.empty(size, np.int8), np.empty(size, bool)
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             for start in range(0, len(x), _BLOCK):
                 part, level = x[start:start + _BLOCK], out[start:start + _BLOCK]
                 n = len(part)
-                where = cells[:n]
-                where[:] = self._cells(part, scaled[:n], narrow[:n])  # by way of int32: twice as fast as at once
-                np.take(self.below, where, out=level, mode="clip")
+                cell, count = cells[:n], counts[:n]
+                cell[:] = self._cells(part, distance[:n])
+                count[:] = 0
                 for inside in self.inside:
-                    edge = np.take(inside, where, out=scaled[:n], mode="clip")
-                    np.greater_equal(part, edge, out=above[:n])
-                    np.add(level, above[:n], out=level)
-                if self.levels is not None:
-                    level[:] = np.take(self.levels, level, mode="clip")
+                    np.greater_equal(part, np.take(inside, cell, out=edge[:n], mode="clip"), out=above[:n])
+                    np.add(count, above[:n].view(np.int8), out=count)
+                if self.n_all is None:
+                    np.take(self.n_below, cell, out=level, mode="clip")
+                    np.add(level, count, out=level)
+                else:
+                    np.multiply(cell, len(self.inside) + 1, out=cell)
+                    np.add(cell, count, out=cell)
+                    np.take(self.n_all, cell, out=level, mode="clip")
+
+
+@lru_cache(maxsize=8)
+def _table(edges, dtype):
+    """The table of some edges, as bytes; kept, because batches are many and quantisers few."""
+    return _Table(np.frombuffer(edges), dtype)
+
+
+def _ascending(cells):
+    """The order of cells among all: floats are stored as sign and magnitude."""
+    cells = cells.astype(np.intp)
+    return np.where(cells < 2**15, cells + 2**15, 2**16 - 1 - cells)
 
 
 # --- where to put the thresholds: of ascending values and how often each occurs

@@ -194,7 +194,10 @@ class ECGTokenizer(BaseEstimator):
         _package()
         lines = _lines(levels)
         _check_range(lines, self.n_levels_)
-        texts = [_text(line, self.first_character_) if len(line) and line[0] >= 0 else "" for line in lines]
+        whole, n_times = _text(lines, self.first_character_), lines.shape[1]
+        texts = [
+            whole[i * n_times:(i + 1) * n_times] if n_times and line[0] >= 0 else "" for i, line in enumerate(lines)
+        ]
         encodings = _parsed(self.json_).encode_batch_fast(texts, add_special_tokens=False)
         return [
             np.array(encoding.ids if text else [], dtype=np.uint16) for encoding, text in zip(encodings, texts, strict=True)
@@ -272,6 +275,6 @@ def _check_range(lines, n_levels):
         )
 
 
-def _text(line, first_character):
-    """The characters of a line of levels, without a loop over them."""
-    return (line.astype("<u4") + np.uint32(first_character)).tobytes().decode("utf-32-le")
+def _text(levels, first_character):
+    """The characters of levels, one after the other, without a loop over them."""
+    return (levels.astype("<u4") + np.uint32(first_character)).tobytes().decode("utf-32-le")

@@ -70,11 +70,11 @@ def test_logits_and_loss_are_those_of_roberta(roberta):
         assert module(batch)["loss"].item() == pytest.approx(meta["loss_float64"], abs=1e-9)
 
 
-@pytest.mark.parametrize("training_path", [False, True])
-def test_gradients_are_those_of_roberta(roberta, training_path, monkeypatch):
+@pytest.mark.parametrize("together", [1, 10**6])
+def test_gradients_are_those_of_roberta(roberta, together, monkeypatch):
+    """Read without any padding, and all in one padded batch."""
     module, batch, _, _, gradients = roberta
-    if training_path:
-        monkeypatch.setattr(module.encoder, "_one_by_one", lambda h: False)
+    monkeypatch.setattr("skecg.encoders._token._TOGETHER", together)
     module(batch)["loss"].backward()
     # the decoder's gradient is in that of the embedding
     network, task = rename({name: value for name, value in gradients.items() if "decoder" not in name})
@@ -174,6 +174,38 @@ def test_loss_is_that_of_a_naive_loop():
         found = module(batch)
     assert found["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["accuracy"].item() == pytest.approx(np.mean(right))
+
+
+def test_reading_pieces_together_changes_nothing(monkeypatch):
+    """Loss and gradients are those of every lead read alone, without any padding, however many are read together."""
+    ids, module = random_ids(n_samples=12), build().train()
+    batch = Batch(ids, generator=torch.Generator().manual_seed(0))
+    mask, seen = module.hide(ids.flatten(1), batch)
+    batch.given = {"mask": mask, "seen": seen}
+
+    def read():
+        module.zero_grad()
+        loss = module(batch)["loss"]
+        loss.backward()
+        return loss.detach(), [p.grad.clone() for p in module.parameters()]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.encoder, "_n_together", lambda h, lengths: 1)
+        expected = read()
+    shapes = []
+    module.encoder.blocks[0].register_forward_hook(lambda block, inputs, out: shapes.append(tuple(inputs[0].shape[:2])))
+    for together in (1, 50, 200, 10**6):
+        shapes.clear()
+        monkeypatch.setattr("skecg.encoders._token._TOGETHER", together)
+        found = read()
+        assert_close(found[0], expected[0], rtol=1e-5, atol=0)
+        for one, other in zip(found[1], expected[1], strict=True):
+            assert_close(one, other, rtol=0, atol=1e-5 * max(1e-3, other.abs().max().item()))
+        assert sum(n for n, _ in shapes) == 23  # the missing lead is not read
+        assert (len(shapes) == 1) == (together == 10**6)
+        n_read, n_there = sum(n * length for n, length in shapes), int((ids != PAD).sum())
+        assert (n_read == n_there) == (together == 1)
+        assert together == 10**6 or n_read <= 1.2 * n_there
 
 
 def test_decoder_is_the_embedding():
