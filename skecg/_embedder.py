@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, check_memory, column_or_1d
 
+from ._rebuild import rebuild
 from ._training import (
     CallbackSupportMixin,
     Plan,
@@ -18,7 +19,6 @@ from ._training import (
     checkpoint_path,
     draw_seed,
     fit_network,
-    load_module_state,
     module_state,
     read_checkpoint,
     resolve_device,
@@ -392,14 +392,19 @@ class ECGSelfSupervisedEmbedder(
     def __setstate__(self, state):
         state = state.copy()
         if "encoder_" in state:
-            network = build_seeded(state["encoder_"].build, 0)
-            network.lead_names = state["lead_names_in_"]
+            encoder, objective = state["encoder_"], state.get("objective_")
+
+            def build():
+                network = encoder.build()
+                network.lead_names = state["lead_names_in_"]
+                return network
+
             if "pretrainer_" in state:
-                pretrainer = build_seeded(lambda: state["objective_"].build(network), 0)
-                state["pretrainer_"] = load_module_state(pretrainer, state["pretrainer_"])
-                state["network_"] = network
+                state["pretrainer_"] = rebuild(
+                    lambda: objective.build(build()), state["pretrainer_"], encoder, objective)
+                state["network_"] = state["pretrainer_"].encoder
             else:
-                state["network_"] = load_module_state(network, state["network_"])
+                state["network_"] = rebuild(build, state["network_"], encoder)
         super().__setstate__(state)
 
     def __sklearn_tags__(self):
