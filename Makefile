@@ -6,7 +6,7 @@ RECORDS ?=
 ready = $(VENV)/.ready
 run = $(VENV)/bin/python
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs audit oldest newest clean
 
 demo: $(ready)
 	$(run) benchmarks/main_job.py --output demo $(if $(RECORDS),--records "$(RECORDS)")
@@ -20,6 +20,16 @@ lint: $(ready)
 
 docs: $(VENV)/.ready-docs
 	$(run) -m sphinx -W --keep-going -E -b html docs docs/_build/html
+
+# known vulnerabilities of what is installed in $(VENV); the tool has an environment of its own
+audit: $(ready)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --skip-editable --path $$($(run) -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+# the tests with the oldest and the newest versions of all dependencies, each in an environment of its own
+oldest newest: %:
+	$(PYTHON) benchmarks/reliability/versions.py $@
 
 # A torch that $(PYTHON) can already import is used rather than downloaded again. PIP_CONSTRAINT holds as ever.
 $(ready): pyproject.toml

@@ -14,11 +14,16 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from torch.overrides import TorchFunctionMode
 
 from . import __version__
+from ._array_file import Allowance, Refused
 
-_MAX_TEXT_BYTES = 256 * 2**20  # arrays of fixed-width strings take more memory than their JSON
 _MAX_DEPTH = 100
 _MAX_INT_BITS = 4096  # Python refuses to print much longer ones
-# What networks may allocate while they are rebuilt, on top of four times their weights: positions and masks.
+# Bytes that values of some kinds take beyond what their JSON does; of arrays, the modules around them.
+_COSTS = {
+    "array": 1536, "estimator": 1024, "metadata_request": 10_240, "random_state": 4096, "bunch": 256, "set": 256,
+    "frozenset": 256, "str_": 128, "dtype": 128,
+}
+# What networks of trusted classes may allocate while they are rebuilt, on top of four times their weights.
 _MAX_EXTRA_BYTES = 2**30
 _MAX_EXTRA_TENSORS = 10_000  # on top of twenty for each saved array
 
@@ -35,10 +40,6 @@ _CALLBACK_ATTRIBUTES = ("callbacks", "_skl_callbacks")
 
 
 # --- what is accepted
-
-
-class Refused(Exception):
-    """Content that load does not accept; becomes a ValueError that names the file."""
 
 
 def type_name(cls):
@@ -107,7 +108,7 @@ class Encoder:
         self.arrays = {}
         self.known = {}  # id: (object, node); keeping the object keeps its id from being used again
         self.open = []  # ids of the containers around the present value
-        self.n_estimators = self.text_bytes = 0
+        self.n_estimators = self.cost = 0  # cost: what Decoder will take from its allowance
 
     def encode(self, value, where):
         """The node of ``value``, which lies at ``where`` in the estimator that is saved."""
@@ -115,16 +116,20 @@ class Encoder:
         if node is not _NOT_AN_ATOM:
             return node
         if id(value) in self.known:
-            return self.known[id(value)][1]
+            node = self.known[id(value)][1]
+            self.cost += _cost(node)
+            return node
         if id(value) in self.open:
             raise ValueError(f"{where} contains itself, which skecg.save cannot store. {_ADVICE}")
         if len(self.open) >= _MAX_DEPTH:
             raise ValueError(f"{where} lies more than {_MAX_DEPTH} levels deep. {_ADVICE}")
         self.open.append(id(value))
         try:
-            return self._compound(value, where)
+            node = self._compound(value, where)
         finally:
             self.open.pop()
+        self.cost += _cost(node)
+        return node
 
     def _atom(self, value, where):
         kind = type(value)
@@ -211,11 +216,6 @@ class Encoder:
             self.arrays[name] = np.asarray(stored, dtype=stored.dtype.newbyteorder("<"))
             node = {"array": {"name": name, "dtype": array.dtype.str, "order": order}}
         elif array.dtype.kind == "U":
-            self.text_bytes += array.nbytes
-            if self.text_bytes > _MAX_TEXT_BYTES:
-                raise ValueError(
-                    f"{where}: arrays of strings take more than {_MAX_TEXT_BYTES // 2**20} MiB. {_ADVICE}"
-                )
             node = {"strings": {
                 "values": array.ravel().tolist(), "shape": list(array.shape), "dtype": array.dtype.str,
                 "order": _order(array),
@@ -261,6 +261,16 @@ class Encoder:
         return node
 
 
+def _cost(node):
+    """Bytes that a well-formed node takes beyond its JSON, without what lies in it."""
+    if isinstance(node, list):
+        return 0
+    (kind, content), = node.items()
+    if kind in ("strings", "objects"):  # made flat, then in their shape
+        return 2 * len(content["values"]) * (np.dtype(content["dtype"]).itemsize if kind == "strings" else 8)
+    return _COSTS.get(kind, 0)
+
+
 _NOT_AN_ATOM = object()
 _ADVICE = "Use joblib.dump or pickle instead, and load such files only if you trust who wrote them."
 
@@ -285,14 +295,18 @@ def _request_methods(request):
 
 
 class Decoder:
-    """Nodes back to values. Whatever does not look like a node of :class:`Encoder` raises."""
+    """Nodes back to values. Whatever does not look like a node of :class:`Encoder` raises.
 
-    def __init__(self, tensors, trusted=(), versions=None):
+    Lists and dicts become those of the values: copies would take their memory again.
+    """
+
+    def __init__(self, tensors, trusted=(), versions=None, allowance=None):
         self.tensors = tensors
         self.trusted = trusted
         self.versions = versions or {}
+        self.allowance = Allowance(math.inf) if allowance is None else allowance
         self.arrays, self.estimators = {}, {}
-        self.depth = self.text_bytes = 0
+        self.depth = 0
 
     def decode(self, node):
         """The value of a node."""
@@ -303,8 +317,11 @@ class Decoder:
             raise Refused("the content is nested too deeply.")
         try:
             if isinstance(node, list):
-                return [self.decode(item) for item in node]
+                for i, item in enumerate(node):
+                    node[i] = self.decode(item)
+                return node
             (kind, content), = node.items()
+            self.allowance.take(_COSTS.get(kind, 0))
             read = getattr(self, f"_read_{kind}", None)
             if read is None:
                 raise Refused(f"{kind!r} is not a kind of value that skecg {__version__} knows.")
@@ -337,7 +354,9 @@ class Decoder:
 
     def _read_dict(self, content):
         if isinstance(content, dict):
-            return {key: self.decode(item) for key, item in content.items()}
+            for key, item in content.items():
+                content[key] = self.decode(item)
+            return content
         return {self.decode(key): self.decode(item) for key, item in content}
 
     def _read_bunch(self, content):
@@ -358,21 +377,23 @@ class Decoder:
             array = self.tensors.get_tensor(name)
             if array.dtype != dtype.newbyteorder("="):
                 raise Refused(f"the array {name} is {array.dtype}, not {dtype}.")
-            array = array.astype(dtype, copy=False)
+            if dtype.byteorder == ">":
+                array = array.byteswap(inplace=True).view(dtype)
             self.arrays[name] = array.T if content["order"] == "F" else array
         return self.arrays[name]
 
     def _read_strings(self, content):
         dtype = self._read_dtype(content["dtype"])
-        self.text_bytes += dtype.itemsize * len(content["values"])
-        if dtype.kind != "U" or self.text_bytes > _MAX_TEXT_BYTES:
-            raise Refused(f"string arrays take more than {_MAX_TEXT_BYTES // 2**20} MiB.")
+        if dtype.kind != "U":
+            raise Refused(f"an array of strings cannot be {dtype}.")
+        self.allowance.take(2 * dtype.itemsize * len(content["values"]))
         if not all(isinstance(item, str) for item in content["values"]):
             raise Refused("an array of strings holds something else.")
         return _filled(content, content["values"], dtype)
 
     def _read_objects(self, content):
-        return _filled(content, [self.decode(item) for item in content["values"]], np.dtype(object))
+        self.allowance.take(16 * len(content["values"]))
+        return _filled(content, self.decode(content["values"]), np.dtype(object))
 
     def _read_random_state(self, content):
         key, pos = np.array(content["key"], dtype=np.uint32), content["pos"]
@@ -396,9 +417,8 @@ class Decoder:
 
     def _read_estimator(self, content):
         cls = self._class(content["class"])
-        state = {key: self.decode(item) for key, item in content["state"].items()}
         estimator = cls.__new__(cls)
-        estimator.__setstate__(_portable(state))
+        estimator.__setstate__(_portable(self._read_dict(content["state"])))
         self.estimators[content["id"]] = estimator
         return estimator
 
@@ -444,7 +464,10 @@ def _filled(content, values, dtype):
 
 
 class AllocationLimit(TorchFunctionMode):
-    """Stop networks that are rebuilt from a forged config before they take the memory of the machine."""
+    """Stop networks that are rebuilt from a forged config before they take the memory of the machine.
+
+    Those of skecg are built without memory in the first place; this concerns classes that are trusted.
+    """
 
     def __init__(self, n_bytes, n_arrays):
         super().__init__()
@@ -454,7 +477,7 @@ class AllocationLimit(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in ("empty", "zeros", "ones", "rand", "randn", "full", "arange"):
+        if name in ("empty", "zeros", "ones", "rand", "randn", "full", "arange") and not _is_meta(kwargs.get("device")):
             sizes = kwargs.get("size", args[:1] if name == "full" else args)
             while len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
                 sizes = sizes[0]
@@ -465,3 +488,7 @@ class AllocationLimit(TorchFunctionMode):
             if self.left < 0 or self.n_left < 0:
                 raise Refused("its networks would take far more memory than the saved weights.")
         return func(*args, **kwargs)
+
+
+def _is_meta(device):
+    return device is not None and torch.device(device).type == "meta"

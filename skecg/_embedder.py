@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, check_memory, column_or_1d
 
 from ._checkpoints import Checkpoints
+from ._rebuild import rebuild
 from ._torch import build_seeded, resolve_device
 from ._training import (
     CallbackSupportMixin,
@@ -20,7 +21,6 @@ from ._training import (
     apply_network,
     draw_seed,
     fit_network,
-    load_module_state,
     module_state,
     with_callbacks,
 )
@@ -403,14 +403,19 @@ class ECGSelfSupervisedEmbedder(
     def __setstate__(self, state):
         state = state.copy()
         if "encoder_" in state:
-            network = build_seeded(state["encoder_"].build, 0)
-            network.lead_names = state["lead_names_in_"]
+            encoder, objective = state["encoder_"], state.get("objective_")
+
+            def build():
+                network = encoder.build()
+                network.lead_names = state["lead_names_in_"]
+                return network
+
             if "pretrainer_" in state:
-                pretrainer = build_seeded(lambda: state["objective_"].build(network), 0)
-                state["pretrainer_"] = load_module_state(pretrainer, state["pretrainer_"])
-                state["network_"] = network
+                state["pretrainer_"] = rebuild(
+                    lambda: objective.build(build()), state["pretrainer_"], encoder, objective)
+                state["network_"] = state["pretrainer_"].encoder
             else:
-                state["network_"] = load_module_state(network, state["network_"])
+                state["network_"] = rebuild(build, state["network_"], encoder)
         super().__setstate__(state)
 
     def __sklearn_tags__(self):

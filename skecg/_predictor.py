@@ -14,13 +14,13 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 
 from ._embedder import TRAINING_CONSTRAINTS
+from ._rebuild import rebuild
 from ._torch import build_seeded
 from ._training import (
     CallbackSupportMixin,
     Plan,
     draw_seed,
     fit_network,
-    load_module_state,
     module_state,
 )
 from .heads import Head, LinearHead
@@ -184,8 +184,7 @@ class NetworkPredictor(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def __setstate__(self, state):
         super().__setstate__(state)
         if "head_network_" in state:
-            head = build_seeded(self._build_head, 0)
-            self.head_network_ = load_module_state(head, state["head_network_"])
+            self.head_network_ = rebuild(self._build_head, state["head_network_"], self.head_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

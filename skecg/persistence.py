@@ -13,12 +13,12 @@ import numpy as np
 import safetensors
 import sklearn
 import torch
-from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 
 from . import __version__
-from ._codec import AllocationLimit, Decoder, Encoder, Refused, check_trusted, type_name
+from ._array_file import Allowance, ArrayFile, Refused, json_cost
+from ._codec import AllocationLimit, Decoder, Encoder, check_trusted, type_name
 
 FORMAT_VERSION = 1
 
@@ -27,6 +27,10 @@ _CONFIG = "config.json"
 # is what switches from one model to the other.
 _ARRAYS = ("arrays.safetensors", "arrays-1.safetensors")
 _MAX_CONFIG_BYTES = 64 * 2**20
+# What everything but the arrays may take in memory, beside as much as the arrays take themselves.
+_ALLOWANCE = 14 * 2**20
+# The last line of a config: the sum of all bytes before it, so that damage is found before anything is parsed.
+_SEAL = ',\n "sha256": "%s"\n}'
 
 
 def save(estimator, path, *, overwrite=False, trusted=()):
@@ -93,7 +97,7 @@ def save(estimator, path, *, overwrite=False, trusted=()):
     encoder = Encoder(check_trusted(trusted))
     tree = encoder.encode(estimator, "")
     if replaced is not None:
-        _write(path, tree, encoder.arrays, _ARRAYS[replaced == _ARRAYS[0]])
+        _write(path, tree, encoder.cost, encoder.arrays, _ARRAYS[replaced == _ARRAYS[0]])
         for name in _ARRAYS:
             if name == replaced:
                 (path / name).unlink(missing_ok=True)
@@ -101,7 +105,7 @@ def save(estimator, path, *, overwrite=False, trusted=()):
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir()
     try:
-        _write(partial, tree, encoder.arrays, _ARRAYS[0])
+        _write(partial, tree, encoder.cost, encoder.arrays, _ARRAYS[0])
         os.rename(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -146,15 +150,17 @@ def load(path, *, trusted=()):
 
     Notes
     -----
-    The SHA-256 sums find damage, not forgery: whoever can write the files can write the sums. A forged model
-    predicts what its author wants, and scikit-learn's compiled code (``SVC``) does not expect arrays that
-    contradict each other.
+    * A model that is refused has taken no more memory than twice its files and 16 MiB, apart from what modules of
+      scikit-learn take that were not imported before, and from networks of ``trusted`` classes.
+    * The SHA-256 sums find damage, not forgery: whoever can write the files can write the sums. A forged model
+      predicts what its author wants, and scikit-learn's compiled code (``SVC``) does not expect arrays that
+      contradict each other.
     """
     path = Path(path)
     trusted = check_trusted(trusted)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no directory {path}. Pass the path that was given to skecg.save.")
-    config = _read_config(path / _CONFIG)
+    config, allowance = _read_config(path / _CONFIG)
     file = path / config["arrays"]["file"]
     if not file.is_file():
         raise ValueError(f"{file} is missing: the model is incomplete. Copy the whole directory again.")
@@ -164,11 +170,20 @@ def load(path, *, trusted=()):
                 f"{file} is damaged or not the file that was saved: its SHA-256 is not the one in {_CONFIG}. "
                 "Copy it again."
             )
+        estimator = _rebuild(path, config, stream, trusted, allowance)
+    if not isinstance(estimator, BaseEstimator):
+        raise ValueError(f"{path / _CONFIG} holds no estimator.")
+    return estimator
+
+
+def _rebuild(path, config, stream, trusted, allowance):
+    n_bytes = os.fstat(stream.fileno()).st_size
+    allowance.left += n_bytes
     try:
-        with safe_open(file, framework="np") as tensors:
-            decoder = Decoder(tensors, trusted, config["versions"])
-            with AllocationLimit(file.stat().st_size, len(tensors.keys())):
-                estimator = decoder.decode(config["estimator"])
+        arrays = ArrayFile(stream, allowance)
+        decoder = Decoder(arrays, trusted, config["versions"], allowance)
+        with AllocationLimit(n_bytes, len(arrays)):
+            return decoder.decode(config["estimator"])
     except Refused as error:
         raise ValueError(f"{path / _CONFIG}: {error}") from error
     except RecursionError as error:
@@ -181,9 +196,6 @@ def load(path, *, trusted=()):
             f"The model in {path} cannot be rebuilt ({type(error).__name__}: {error}). It was saved with "
             f"{versions}; try these versions."
         ) from error
-    if not isinstance(estimator, BaseEstimator):
-        raise ValueError(f"{path / _CONFIG} holds no estimator.")
-    return estimator
 
 
 # --- files
@@ -210,7 +222,7 @@ def _check_target(path, overwrite):
     raise FileExistsError(f"{path} is not a model saved by skecg, and is left alone. Choose another path.")
 
 
-def _write(folder, tree, arrays, arrays_name):
+def _write(folder, tree, cost, arrays, arrays_name):
     """Arrays first, then the config that points to them; each file is replaced as a whole."""
     partial_config, partial_arrays = folder / f"{_CONFIG}.partial", folder / f"{arrays_name}.partial"
     try:
@@ -228,12 +240,15 @@ def _write(folder, tree, arrays, arrays_name):
             "arrays": {"file": arrays_name, "sha256": digest},
             "estimator": tree,
         }
-        config["sha256"] = _config_digest(config)
-        text = json.dumps(config, indent=1, allow_nan=False).encode("ascii")
-        if len(text) > _MAX_CONFIG_BYTES:
+        text = _sealed(config)
+        with open(partial_arrays, "rb") as stream:
+            header = stream.read(int.from_bytes(stream.read(8), "little"))
+            n_bytes = os.fstat(stream.fileno()).st_size
+        cost = cost + json_cost(text) + json_cost(header)
+        if len(text) > _MAX_CONFIG_BYTES or cost > _ALLOWANCE + n_bytes:
             raise ValueError(
-                f"Plain values and strings take {len(text) / 2**20:.0f} MiB of JSON, more than "
-                f"{_MAX_CONFIG_BYTES // 2**20} MiB. Keep large data in numeric arrays, or use joblib.dump."
+                f"Plain values and strings take {len(text) / 2**20:.1f} MiB of JSON and about {cost / 2**20:.0f} MiB "
+                "of memory, which is too much. Keep large data in numeric arrays, or use joblib.dump."
             )
         with open(partial_config, "wb") as stream:
             stream.write(text)
@@ -263,49 +278,50 @@ def _sync(path):
             os.fsync(stream.fileno())
 
 
-def _config_digest(config):
-    """SHA-256 of everything but the digest itself."""
-    content = {key: value for key, value in config.items() if key != "sha256"}
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+def _sealed(config):
+    """The config as it is written, (bytes): JSON that ends with its own SHA-256."""
+    text = json.dumps(config, indent=1, allow_nan=False).removesuffix("\n}").encode("ascii")
+    return text + (_SEAL % hashlib.sha256(text).hexdigest()).encode("ascii")
 
 
 def _read_config(file):
+    """The config, and what is left to allocate after it."""
     if not file.is_file():
         raise ValueError(
             f"{file} is missing: {file.parent} was not saved by skecg.save, or is an incomplete copy."
         )
     if file.stat().st_size > _MAX_CONFIG_BYTES:
         raise ValueError(f"{file} is larger than {_MAX_CONFIG_BYTES // 2**20} MiB: not by skecg.save.")
+    content = file.read_bytes()
+    n_text = len(content) - len(_SEAL % ("0" * 64))
+    seal = _SEAL % hashlib.sha256(memoryview(content)[:max(0, n_text)]).hexdigest()
+    if content[max(0, n_text):] != seal.encode("ascii"):
+        raise ValueError(
+            f"{file} was not written by skecg.save, is damaged, or was edited: its last line is not its SHA-256. "
+            "Copy it again; to change a model, load, change and save it."
+        )
+    allowance = Allowance(_ALLOWANCE)
     try:
-        config = json.loads(file.read_bytes().decode("ascii"), parse_constant=_refuse_constant)
-        if config["format"] != "skecg":
-            raise ValueError("another format")
-        version = config["format_version"]
-        if type(version) is int and version > FORMAT_VERSION:
+        allowance.take(json_cost(content))
+        content = content.decode("ascii")
+        config = json.loads(content, parse_constant=_refuse_constant)
+        version, arrays, versions = config["format_version"], config["arrays"], config["versions"]
+        well_formed = config["format"] == "skecg" and type(version) is int and version >= 1 and all(
+            type(text) is str for text in (arrays["file"], arrays["sha256"], *versions.values())
+        )
+        if well_formed and version > FORMAT_VERSION:
             raise Refused(
-                f"{file} has format version {version}, written by skecg {config['versions']['skecg']}; skecg "
-                f"{__version__} reads up to version {FORMAT_VERSION}. Upgrade skecg to load it."
+                f"its format version is {version}, written by skecg {versions['skecg']}; skecg {__version__} reads up "
+                f"to version {FORMAT_VERSION}. Upgrade skecg to load it."
             )
-        digest = _config_digest(config)
-        well_formed = (
-            config.keys() == {"format", "format_version", "versions", "arrays", "estimator", "sha256"}
-            and type(version) is int and version >= 1 and config["arrays"]["file"] in _ARRAYS
-            and isinstance(config["arrays"]["sha256"], str) and isinstance(config["versions"], dict)
-        )
     except Refused as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{file} is refused: {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{file} was not written by skecg.save, or is damaged ({type(error).__name__}: {error}). Copy it "
-            "again."
-        ) from error
-    if not well_formed or digest != config["sha256"]:
-        raise ValueError(
-            f"{file} is damaged or was edited: its SHA-256 differs. Copy it again; to change a model, load, "
-            "change and save it."
-        )
-    return config
+        raise ValueError(f"{file} was not written by skecg.save ({type(error).__name__}: {error}).") from error
+    keys = {"format", "format_version", "versions", "arrays", "estimator", "sha256"}
+    if not well_formed or config.keys() != keys or arrays["file"] not in _ARRAYS:
+        raise ValueError(f"{file} was not written by skecg.save: it does not describe a model.")
+    return config, allowance
 
 
 def _refuse_constant(name):

@@ -1,4 +1,5 @@
 import os
+import socket
 import warnings
 from pathlib import Path
 
@@ -52,3 +53,24 @@ class _Quiet:
 def wfdb():
     """The reference implementation, to write records and to compare with."""
     return _Quiet()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """No test reaches another machine; servers of this one are tests of downloads."""
+    here = ("127.0.0.1", "::1", "localhost", "", None)
+
+    def local_only(original, place):
+        def call(*args, **kwargs):
+            address = args[place]
+            host = address[0] if isinstance(address, tuple) else address
+            if host not in here and not (isinstance(address, (str, bytes)) and os.path.isabs(address)):
+                raise OSError(f"no network in tests: {host}")
+            return original(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_only(socket.socket.connect, 1))
+        patch.setattr(socket, "getaddrinfo", local_only(socket.getaddrinfo, 0))
+        yield

@@ -14,10 +14,9 @@ ROOT = Path(skecg.__file__).parent
 # A module imports only from rooms of a lower rank (or from its own room).
 RANK = {
     "_files": 0, "_validation": 0, "_torch": 0, "metrics": 1, "model_selection": 2, "datasets": 3, "preprocessing": 3,
-    "encoders": 4, "objectives": 5,
-    "heads": 5, "_checkpoints": 5, "_training": 6, "_embedder": 7, "_predictor": 8, "_on_signals": 9, "_on_embeddings": 9,
-    "_classifier": 9,
-    "_regressor": 9, "_supervised": 10, "_record_classifier": 10, "recipes": 11, "_codec": 10, "_thresholds": 11,
+    "encoders": 4, "objectives": 5, "heads": 5, "_checkpoints": 5, "_training": 6, "_rebuild": 6.5, "_embedder": 7,
+    "_predictor": 8, "_on_signals": 9, "_on_embeddings": 9, "_classifier": 9, "_regressor": 9, "_array_file": 9,
+    "_supervised": 10, "_record_classifier": 10, "_codec": 10, "recipes": 11, "_thresholds": 11,
     "persistence": 11, "evaluation": 12, "_fairseq": 6, "_huggingface": 6, "_lead_agnostic": 10, "_heartbert": 10,
 }
 WITHOUT_TORCH = {"_files", "_validation", "metrics", "model_selection", "datasets", "preprocessing"}

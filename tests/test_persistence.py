@@ -99,9 +99,9 @@ def rewrite(folder, change):
     """Forge a config whose own digest is right."""
     file = folder / "config.json"
     config = json.loads(file.read_text())
+    del config["sha256"]
     config = change(config) or config
-    config["sha256"] = persistence._config_digest(config)
-    file.write_text(json.dumps(config))
+    file.write_bytes(persistence._sealed(config))
 
 
 # --- round trips
@@ -583,7 +583,7 @@ def test_every_damage_is_found(file, tmp_path, embedder):
 def test_newer_format(tmp_path):
     skecg.save(StandardScaler(), tmp_path / "model")
     rewrite(tmp_path / "model", lambda config: config.update(format_version=99, novelty=1))
-    with pytest.raises(ValueError, match=r"format version 99, .*Upgrade skecg"):
+    with pytest.raises(ValueError, match=r"format version is 99, .*Upgrade skecg"):
         skecg.load(tmp_path / "model")
 
 
@@ -646,6 +646,38 @@ def test_forged_content(tree, tmp_path):
         skecg.load(tmp_path / "model")
 
 
+def test_every_byte_is_protected(tmp_path):
+    """Damage is found before anything is parsed, even where JSON would not notice it."""
+    skecg.save(StandardScaler(), tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    good = file.read_bytes()
+    skecg.load(tmp_path / "model")
+    for bad in (good + b"\n", good.replace(b"\n", b"\r\n"), good.replace(b" ", b"  ", 1), good.upper(), good[:-1]):
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"config\.json was not written by skecg\.save, is damaged"):
+            skecg.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("value", [
+    [[]] * 200_000, [{"metadata_request": {}}] * 3000, [{"dict": {"a": 1}}] * 100_000,
+    {"strings": {"values": ["x"] * 9000, "dtype": "<U300", "shape": [9000], "order": "C"}},
+], ids=["lists", "requests", "dicts", "strings"])
+def test_forged_bombs(value, tmp_path):
+    skecg.save(StandardScaler(), tmp_path / "model")
+    rewrite(tmp_path / "model", lambda config: config["estimator"]["estimator"]["state"].update(bomb=value))
+    with pytest.raises(ValueError, match="would take far more memory than its files"):
+        skecg.load(tmp_path / "model")
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    for value in ([[]] * 300_000, np.array(["x" * 300] * 9000)):
+        with pytest.raises(ValueError, match="Keep large data in numeric arrays"):
+            skecg.save(Holder(value), tmp_path / "model", trusted=[Holder])
+        assert not any(tmp_path.iterdir())
+    history = [{"epoch": i, "loss": 0.1 * i, "learning_rate": 1e-3, "seconds": i / 7} for i in range(10_000)]
+    assert round_trip(Holder(history), tmp_path, trusted=[Holder]).value == history
+
+
 def test_forged_nesting_and_files(tmp_path):
     path = tmp_path / "model"
     skecg.save(StandardScaler(), path)
@@ -678,7 +710,7 @@ def test_forged_arrays_with_a_right_sum(tmp_path, embedder):
         file.write_bytes(bad)
         rewrite(tmp_path / "model", lambda config, bad=bad: config["arrays"].update(
             sha256=hashlib.sha256(bad).hexdigest()))
-        with pytest.raises(ValueError, match="cannot be rebuilt"):
+        with pytest.raises(ValueError, match=r"the arrays (end within their header|are not as long)"):
             skecg.load(tmp_path / "model")
 
 

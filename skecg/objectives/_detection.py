@@ -169,6 +169,8 @@ class SpatioTemporalModule(nn.Module):
     def refuse_symmetry(self, n_times):
         """Shuffling means nothing to a network that treats all places alike."""
         network = self.encoder
+        if network.center.is_meta:  # rebuilt from saved weights
+            return
         if network.n_leads < 2:
             raise ValueError("lead_shuffle needs at least 2 leads to change places; X has 1. Set lead_shuffle=0.")
         x = torch.randn(1, network.n_leads, n_times, generator=torch.Generator().manual_seed(0))

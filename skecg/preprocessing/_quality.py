@@ -301,7 +301,7 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
     Attributes
     ----------
     report_ : QualityReport
-        What was found in ``fit``.
+        What was found in ``fit``. Neither pickled nor saved: it speaks of the training samples, one by one.
     lead_names_in_ : tuple of str
     n_features_in_, n_leads_in_, n_times_in_ : int
         As seen in ``fit``. ``transform`` takes any length of three-dimensional input.
@@ -413,6 +413,9 @@ class QualityGate(OneToOneFeatureMixin, _SignalTransformer):
             return self._mask(X, report)
         self._say(report)
         return X
+
+    def __getstate__(self):
+        return {name: value for name, value in super().__getstate__().items() if name != "report_"}
 
     def _fit(self, X):
         self._validate_params()
