@@ -26,13 +26,8 @@ _STALE_SECONDS = 3600.0  # no file takes as long to write
 class TrainingInterrupted(SystemExit):
     """``fit`` was stopped by SIGTERM and saved its state in ``checkpoint_dir``: the same ``fit`` takes up there.
 
-    Where nothing catches it, the process exits with code 143, as if SIGTERM had ended it. As a ``SystemExit`` it is not
-    caught by ``except Exception``, so that a search or a study ends too.
-
-    Attributes
-    ----------
-    code : int
-        143, that is 128 + SIGTERM.
+    Where nothing catches it, the process exits with code 143 (its ``code``, 128 + SIGTERM), as if SIGTERM had ended it. As
+    a ``SystemExit`` it is not caught by ``except Exception``, so that a search or a study ends too.
 
     Examples
     --------

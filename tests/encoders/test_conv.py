@@ -86,6 +86,21 @@ def test_positions_are_a_grouped_convolution_of_unit_taps(kernel_size):
     assert_close(layer(h[:7]), expected[:7])  # few windows: never
 
 
+@pytest.mark.parametrize("n_frames", [1, 33, 34, 97])  # with 32 taps: transforms of up to 32, 64, and more numbers
+def test_positions_have_the_same_bits_on_any_number_of_threads(n_frames):
+    positions = build_seeded(lambda: PositionalConvolution(64, 32, 16), 0)
+    h = torch.randn(32, n_frames, 64, generator=torch.Generator().manual_seed(0))
+    n_threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            with torch.inference_mode():
+                found.append(positions(h).clone())
+    finally:
+        torch.set_num_threads(n_threads)
+    assert torch.equal(*found)
+
+
 def test_both_ways_to_the_positions_have_the_same_gradients():
     layer = build_seeded(lambda: PositionalConvolution(16, 32, 4), 0)
     h = torch.randn(8, 40, 16, generator=torch.Generator().manual_seed(0))
