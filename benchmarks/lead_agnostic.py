@@ -226,7 +226,7 @@ def draw(studies, path):
             style = ("^" if "RLM" in arm else "s" if "CMSC" in arm else "o") + (":" if "12 leads" in arm else "-")
             ax.plot(values, style, color=colour, label=arm, markersize=5)
         ax.set_xticks(range(len(curves)), [leads.replace(" (", "\n(") for leads in curves], fontsize="x-small")
-        ax.set_title(f"{fraction:.0%} of the labels", fontsize="medium")
+        ax.set_title(f"{next(iter(curves.values())).arms[0].split(',')[0]}, {fraction:.0%} of the labels", fontsize="medium")
         ax.grid(alpha=0.3)
     np.atleast_1d(panels)[0].set_ylabel("macro AUROC")
     lines = {line.get_label(): line for ax in np.atleast_1d(panels) for line in ax.lines}

@@ -404,6 +404,9 @@ class ECGSelfSupervisedEmbedder(
         state = state.copy()
         if "encoder_" in state:
             encoder, objective = state["encoder_"], state.get("objective_")
+            n_leads = state["n_leads_in_"]
+            if getattr(encoder, "n_leads_", n_leads) != n_leads:
+                raise ValueError(f"The state contradicts itself: {n_leads} leads, and {encoder.n_leads_} of the encoder.")
 
             def build():
                 network = encoder.build()

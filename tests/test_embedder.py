@@ -833,3 +833,10 @@ def test_checkpoint_of_fit_is_not_one_of_partial_fit(X, tmp_path):
     make(max_epochs=1, checkpoint_dir=tmp_path).fit(X)  # one epoch too, at another learning rate
     expected = make(max_epochs=1).partial_fit(X)
     assert state_bytes(make(max_epochs=1, checkpoint_dir=tmp_path).partial_fit(X)) == state_bytes(expected)
+
+
+def test_a_state_that_contradicts_itself_is_refused(patches):
+    state = copy.deepcopy(patches.__getstate__())
+    state["encoder_"].n_leads_ += 1
+    with pytest.raises(ValueError, match="contradicts itself"):
+        ECGSelfSupervisedEmbedder().__setstate__(state)

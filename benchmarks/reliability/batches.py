@@ -84,7 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--samples", type=int, default=70)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/batches.json"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/reliability_batches.json"))
     args = parser.parse_args()
     X, results = signals(args.samples, 5000), {}
     for name in CASES:

@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=60, help="of processor time")
     parser.add_argument("--cache", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/checks.json"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/reliability_checks.json"))
     args = parser.parse_args()
     common = load("test_common")
     cache = json.loads(args.cache.read_text()) if args.cache and args.cache.exists() else {}

@@ -269,7 +269,7 @@ def main():
     parser.add_argument("--free", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, help="file in which answers are kept, to be continued")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/model_files.json"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/reliability_model_files.json"))
     args = parser.parse_args()
     cache = json.loads(args.cache.read_text()) if args.cache and args.cache.exists() else {}
     import_everything()

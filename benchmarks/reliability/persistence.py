@@ -111,7 +111,7 @@ def compare(folder, names, n_threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="*", default=list(_zoo.MODELS))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/persistence.json"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/reliability_persistence.json"))
     args = parser.parse_args()
     rows, sizes, types, clean = [], {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
