@@ -31,6 +31,16 @@ GROUPS = np.arange(20) // 4
 N_UPDATES = 9  # three epochs of three batches
 
 
+@pytest.fixture(autouse=True)
+def usual_handlers():
+    """The handlers of a program that a person started; a shell has its background jobs ignore Ctrl-C."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Noisy(Objective):
     """Draws from torch's global generator, as layers of torch do, and from the batch's."""
 
