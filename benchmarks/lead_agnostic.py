@@ -66,7 +66,7 @@ def pretrain(name, X, groups, cache, epochs, seed):
         rlm: ECGSelfSupervisedEmbedder(
             network(name), Wav2Vec2CMSC(local_weight=float(name == CONV), lead_mask_prob=0.5 * rlm), crop_size=CROP,
             max_epochs=epochs, checkpoint_dir=cache / "pretrained", random_state=seed,
-        ).fit(X, groups=groups).set_params(crop_size=PIECE)
+        ).fit(X, groups=groups).set_params(crop_size=PIECE, checkpoint_dir=None)
         for rlm in (True, False)
     }
 
