@@ -22,6 +22,8 @@ from ._layers import Dropout, PostNormBlock
 PAD = SPECIAL_TOKENS.index("<pad>")
 MASK = SPECIAL_TOKENS.index("<mask>")
 _TOGETHER = 1024  # tokens of pieces of similar length, in training on a CPU: of 256 to 4,096 measured best
+# Matrices of 5 to 11 rows, whatever their width, are multiplied to other last bits by other numbers of threads (MKL).
+_LEAST_ROWS = 12
 
 
 class TokenTransformer(Encoder):
@@ -288,9 +290,12 @@ class TokenNetwork(Network):
         return h.flatten(1, 2), padding.flatten(1)
 
     def _read(self, h, padding):
+        n = len(h)
+        if self._one_by_one(h) and n * h.shape[1] < _LEAST_ROWS:
+            h = h.repeat(-(-_LEAST_ROWS // (n * h.shape[1])), 1, 1)
         for block in self.blocks:
             h = block(h, padding)
-        return h
+        return h[:n]
 
     def _piece(self, n_all):
         """Tokens that are read together, of the ``n_all`` tokens of all leads."""

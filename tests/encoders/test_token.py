@@ -166,6 +166,21 @@ def test_nothing_is_cut_off(fitted):
         single(ids[:, :, :40])
 
 
+def test_few_tokens_have_the_same_bits_on_any_number_of_threads():
+    network = build_seeded(lambda: TokenNetwork(50, 1, 64, 32, 1, 2, 4.0, 0.0, 0.0, 64), 0).eval()
+    ids = torch.randint(7, 50, (16, 16), generator=torch.Generator().manual_seed(0))
+    there = torch.arange(16) <= torch.arange(16)[:, None]  # 1 to 16 tokens
+    n_threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            with torch.inference_mode():
+                found.append(network.contextualize(network.embed(ids), ~there)[there])
+    finally:
+        torch.set_num_threads(n_threads)
+    assert torch.equal(*found)
+
+
 def test_positions_count_tokens_within_a_piece(network):
     ids = torch.full((1, 3, 4), PAD)
     ids[0, 0, :3], ids[0, 2, :1] = 9, 9
