@@ -532,6 +532,7 @@ def _runs_by_place(curve):
 
 
 def number_of(curve, arm):
+    """Place of an arm among those of a study; ValueError where there is none of this name."""
     if arm not in curve.arms:
         raise ValueError(f"There is no arm {arm!r}; the study has {', '.join(map(repr, curve.arms))}.")
     return curve.arms.index(arm)
